@@ -1,0 +1,93 @@
+"""Every failure the tool can report, with the exit code that scripts and systemd see.
+
+An error says what was tried, what is wrong, and what to do next (`suggestion`).
+"""
+
+from enum import IntEnum, unique
+
+
+@unique
+class ExitCode(IntEnum):
+    """The documented exit codes. An unknown code must be treated as a failure."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_PERMITTED = 3
+    REFUSED = 4
+    NOT_FOUND = 6
+    BUSY = 7
+    REMOTE_UNREACHABLE = 8
+    VERIFICATION_FAILED = 9
+    FINDINGS = 10
+
+
+class PortfolioOpsError(Exception):
+    """A failure that is reported as one message, without a traceback.
+
+    Attributes:
+        message: What was tried and what is wrong, one line.
+        suggestion: What to do next, one line; empty only where nothing can be done.
+        code: A stable word for programs, in the JSON output.
+    """
+
+    exit_code: ExitCode = ExitCode.FAILED
+    code: str = "FAILED"
+
+    def __init__(self, message: str, *, suggestion: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.suggestion = suggestion
+
+
+class UsageError(PortfolioOpsError):
+    """The command line asks for something that cannot be meant."""
+
+    exit_code = ExitCode.USAGE
+    code = "USAGE"
+
+
+class ConfigurationError(PortfolioOpsError):
+    """A configuration file has faults. `problems` holds all of them, not the first only."""
+
+    exit_code = ExitCode.USAGE
+    code = "CONFIGURATION"
+
+    def __init__(self, problems: list[str], *, suggestion: str = "") -> None:
+        super().__init__("; ".join(problems), suggestion=suggestion)
+        self.problems = problems
+
+
+class NotPermittedError(PortfolioOpsError):
+    """The caller's user may not do this."""
+
+    exit_code = ExitCode.NOT_PERMITTED
+    code = "NOT_PERMITTED"
+
+
+class RefusedError(PortfolioOpsError):
+    """A precondition does not hold; nothing was changed."""
+
+    exit_code = ExitCode.REFUSED
+    code = "REFUSED"
+
+
+class NotFoundError(PortfolioOpsError):
+    """A database, artifact or site that was named does not exist."""
+
+    exit_code = ExitCode.NOT_FOUND
+    code = "NOT_FOUND"
+
+
+class BusyError(PortfolioOpsError):
+    """Another run, or the site itself, holds what is needed."""
+
+    exit_code = ExitCode.BUSY
+    code = "BUSY"
+
+
+class VerificationError(PortfolioOpsError):
+    """An artifact was read back and is not what it should be."""
+
+    exit_code = ExitCode.VERIFICATION_FAILED
+    code = "VERIFICATION_FAILED"

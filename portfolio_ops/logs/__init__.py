@@ -1,0 +1,1 @@
+"""Logs: lossless rotation, and reading archives back."""

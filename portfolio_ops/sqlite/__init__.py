@@ -1,0 +1,1 @@
+"""SQLite files and how to read them while others write. Knows no site."""

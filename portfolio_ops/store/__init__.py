@@ -1,0 +1,1 @@
+"""What is kept, and for how long: artifacts, publishing, the catalogue, retention, locks, run records."""
