@@ -1,0 +1,289 @@
+"""The configuration of a site: `/etc/portfolio-ops/<site>.toml`.
+
+Every key has a default but `[site] root`. All faults of a file are reported at once, each with the file, the key and
+the cure, so that one look at the message is one edit.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from portfolio_ops.errors import ConfigurationError, NotFoundError, UsageError
+
+DIRECTORY = Path("/etc/portfolio-ops")
+ENVIRONMENT = "PORTFOLIO_OPS_CONFIG"
+
+_SITE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_DURATION = re.compile(r"(\d+)([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LONGEST = timedelta(days=36525)
+
+
+@dataclass(frozen=True)
+class SocialTable:
+    """A table of the social export. An optional one may be missing; in the file its name ends in `?`."""
+
+    name: str
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long artifacts of each kind are kept, by their own time, and how many verified dailies always are."""
+
+    daily: timedelta
+    social: timedelta
+    event: timedelta
+    logs: timedelta
+    wal: timedelta
+    minimum: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An effective value and where it comes from: `default`, or the file that sets it."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """One application: its database, its logs and its backups. All paths are absolute.
+
+    Attributes:
+        name: The file's name without `.toml`; units carry it as their instance.
+        settings: Every effective setting with its origin, in the order of the reference.
+    """
+
+    name: str
+    file: Path
+    root: Path
+    database: Path
+    backups: Path
+    logs: tuple[Path, ...]
+    social_tables: tuple[SocialTable, ...]
+    retention: Retention
+    settings: tuple[Setting, ...]
+
+    @property
+    def state(self) -> Path:
+        """Locks and run records: nothing that a restore needs."""
+        return self.backups / ".portfolio-ops"
+
+
+def parse_duration(text: str) -> timedelta:
+    """A duration such as `30d`, `12w`, `36h`, or several parts: `1w 3d`.
+
+    Raises:
+        ValueError: It is not of that form, is zero, or is longer than a century.
+    """
+    parts = text.split()
+    matches = [_DURATION.fullmatch(part) for part in parts]
+    if not parts or not all(matches):
+        raise ValueError(f"{text!r} is not a duration; write a number and s, m, h, d or w, for example 30d")
+    total = timedelta()
+    for match in matches:
+        if match is not None:
+            if len(match[1]) > 9:  # noqa: PLR2004  (timedelta overflows beyond)
+                raise ValueError(f"{text!r} is longer than a century")
+            total += timedelta(**{_UNITS[match[2]]: int(match[1])})
+    if not timedelta() < total <= _LONGEST:
+        raise ValueError(f"{text!r} must be more than nothing and at most a century")
+    return total
+
+
+def format_duration(value: timedelta) -> str:
+    """The shortest form that `parse_duration` reads back: `30d`, `12w`, `36h`."""
+    seconds = int(value.total_seconds())
+    for letter, length in (("w", 604800), ("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % length == 0 and (letter != "w" or seconds > 30 * 86400):
+            return f"{seconds // length}{letter}"
+    return f"{seconds}s"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError('must be text, for example "data/portfolio.sqlite"')
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item and "\0" not in item for item in value):
+        raise ValueError('must be a list of texts, for example ["logs/backend.log"]')
+    if len(set(value)) != len(value):
+        raise ValueError("names something twice")
+    return tuple(value)
+
+
+def _duration(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError('must be a duration in quotes, for example "30d"')  # noqa: TRY004  (one error type for all faults)
+    parse_duration(value)
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1000:  # noqa: PLR2004
+        raise ValueError("must be a whole number from 1 to 1000")
+    return value
+
+
+_REQUIRED = object()
+_SCHEMA: dict[str, dict[str, tuple[Callable[[Any], Any], Any]]] = {
+    "site": {
+        "root": (_text, _REQUIRED),
+        "database": (_text, "data/portfolio.sqlite"),
+        "backups": (_text, "backups"),
+    },
+    "logs": {"files": (_texts, ("logs/backend.log",))},
+    "social": {"tables": (_texts, ("comments", "likes", "user_sessions", "social_interactions"))},
+    "retention": {
+        "daily": (_duration, "30d"),
+        "social": (_duration, "12w"),
+        "event": (_duration, "90d"),
+        "logs": (_duration, "7d"),
+        "wal": (_duration, "30d"),
+        "minimum": (_count, 3),
+    },
+}
+
+
+def load(file: Path) -> Site:
+    """Read and check a site's file.
+
+    Raises:
+        NotFoundError: There is no such file.
+        ConfigurationError: It has faults; `problems` has a line for each.
+    """
+    name = file.name.removesuffix(".toml")
+    if not file.name.endswith(".toml") or not _SITE_NAME.fullmatch(name):
+        raise ConfigurationError(
+            [f"{file}: the name must be <site>.toml, the site of a-z, 0-9 and -"],
+            suggestion="rename the file; units carry the site's name",
+        )
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"there is no configuration {file}", suggestion=f'create it with:  [site]\\n  root = "/path/of/{name}"'
+        ) from error
+    except OSError as error:
+        raise ConfigurationError([f"{file}: cannot be read ({error.strerror})"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError([f"{file}: is not TOML: {error}"], suggestion="mend that line") from error
+    problems: list[str] = []
+    settings = _settings(file, document, problems)
+    values = {setting.key: setting.value for setting in settings}
+    if not problems:
+        problems += [f"{file}: {fault}" for fault in _path_faults(values)]
+    if problems:
+        raise ConfigurationError(problems, suggestion="edit the file, then run: portfolio-ops config check")
+    return _site(name, file, values, settings)
+
+
+def _settings(file: Path, document: dict[str, Any], problems: list[str]) -> list[Setting]:
+    """All settings of the schema, file over default; faults are added to `problems`."""
+    problems += [
+        f"{file}: unknown section [{section}]{_nearest(section, _SCHEMA)}"
+        for section in document
+        if section not in _SCHEMA
+    ]
+    settings = []
+    for section, keys in _SCHEMA.items():
+        table = document.get(section, {})
+        if not isinstance(table, dict):
+            problems.append(f"{file}: [{section}] must be a section, not a value")
+            continue
+        problems += [f"{file}: unknown key {section}.{key}{_nearest(key, keys)}" for key in table if key not in keys]
+        for key, (check, default) in keys.items():
+            if key in table:
+                try:
+                    settings.append(Setting(f"{section}.{key}", check(table[key]), str(file)))
+                except ValueError as error:
+                    problems.append(f"{file}: {section}.{key} {error}")
+            elif default is _REQUIRED:
+                problems.append(f'{file}: {section}.{key} is missing; add  {key} = "/absolute/path"  under [{section}]')
+            else:
+                settings.append(Setting(f"{section}.{key}", default, "default"))
+    return settings
+
+
+def _nearest(word: str, known: dict[str, Any]) -> str:
+    """A hint at the valid word that is meant, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; valid here: {', '.join(known)}"
+
+
+def _path_faults(values: dict[str, Any]) -> list[str]:
+    """Faults that show only when paths are put together."""
+    faults = []
+    root = Path(values["site.root"])
+    if not root.is_absolute():
+        faults.append("site.root must be an absolute path")
+    database, backups = root / values["site.database"], root / values["site.backups"]
+    if os.path.normpath(backups) in {os.path.normpath(root), os.path.normpath(database.parent)}:
+        faults.append("site.backups must be a folder of its own")
+    faults.extend(
+        f"logs.files: {log} leaves the site's root"
+        for log in values["logs.files"]
+        if not Path(os.path.normpath(root / log)).is_relative_to(os.path.normpath(root))
+    )
+    return faults
+
+
+def _site(name: str, file: Path, values: dict[str, Any], settings: list[Setting]) -> Site:
+    root = Path(values["site.root"])
+    durations = {
+        kind: parse_duration(values[f"retention.{kind}"]) for kind in _SCHEMA["retention"] if kind != "minimum"
+    }
+    return Site(
+        name=name,
+        file=file,
+        root=root,
+        database=root / values["site.database"],
+        backups=root / values["site.backups"],
+        logs=tuple(root / log for log in values["logs.files"]),
+        social_tables=tuple(
+            SocialTable(table.removesuffix("?"), table.endswith("?")) for table in values["social.tables"]
+        ),
+        retention=Retention(**durations, minimum=values["retention.minimum"]),
+        settings=tuple(settings),
+    )
+
+
+def find(config: Path | None, site: str | None) -> Path:
+    """The file to load: named, by the site's name, by the environment, or the only one there is.
+
+    Raises:
+        UsageError: Both are given, or several sites are configured and none is named.
+        NotFoundError: No site is configured.
+    """
+    if config is not None and site is not None:
+        raise UsageError("--config and --site were both given", suggestion="give one of them")
+    if config is not None:
+        return config
+    if site is not None:
+        if not _SITE_NAME.fullmatch(site):
+            raise UsageError(f"{site!r} is not a site's name", suggestion="names are of a-z, 0-9 and -")
+        return DIRECTORY / f"{site}.toml"
+    if named := os.environ.get(ENVIRONMENT):
+        return Path(named)
+    files = sorted(DIRECTORY.glob("*.toml")) if DIRECTORY.is_dir() else []
+    if len(files) == 1:
+        return files[0]
+    if files:
+        names = ", ".join(file.stem for file in files)
+        raise UsageError(
+            f"several sites are configured: {names}", suggestion="say which: portfolio-ops --site NAME ..."
+        )
+    raise NotFoundError(
+        f"no site is configured in {DIRECTORY}", suggestion=f"create {DIRECTORY}/<site>.toml, or give --config FILE"
+    )

@@ -1,0 +1,115 @@
+"""Files: durable writes, safe opens, room on the disk."""
+
+import contextlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from portfolio_ops.errors import NotFoundError, NotPermittedError, RefusedError
+
+TEMPORARY_PREFIX = ".tmp-"
+"""Names of unfinished files. Whoever holds a folder's lock may delete every one of them."""
+
+_RESERVE_SHARE = 0.05
+_RESERVE_MOST = 1 << 30
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a directory durable (fsync(2): a file's own fsync does not cover its directory entry)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o640) -> None:
+    """Replace a small file whole: a reader, a crash or a power cut sees the old content or the new.
+
+    Raises:
+        OSError: The directory cannot be written; the old file is untouched.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    fsync_directory(path.parent)
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file and nothing else: no symlink at its end, no FIFO that would hang, no device.
+
+    Returns:
+        A descriptor that the caller closes.
+
+    Raises:
+        NotFoundError: There is no such file.
+        NotPermittedError: This user may not open it.
+        RefusedError: It is a symlink, a directory, a FIFO, a socket or a device.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} does not exist", suggestion="check the path in the configuration") from error
+    except PermissionError as error:
+        raise NotPermittedError(
+            f"{path} may not be opened by uid {os.geteuid()}", suggestion="run as the site's owner, or as root"
+        ) from error
+    except OSError as error:
+        raise RefusedError(
+            f"{path} is not a regular file ({error.strerror})",
+            suggestion="name the file itself; symlinks, FIFOs and devices are not followed",
+        ) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RefusedError(f"{path} is not a regular file", suggestion="name the file itself")
+    return descriptor
+
+
+def remove_temporaries(folder: Path) -> list[str]:
+    """Delete what runs that died left unfinished in `folder`; the caller holds the folder's lock.
+
+    Returns:
+        The names that were deleted.
+    """
+    removed = []
+    for entry in os.scandir(folder):
+        if entry.name.startswith(TEMPORARY_PREFIX) and entry.is_file(follow_symlinks=False):
+            Path(entry.path).unlink(missing_ok=True)
+            removed.append(entry.name)
+    return removed
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that this user may still write on the filesystem of `path` (statvfs(3), f_bavail)."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def reserve_bytes(path: Path) -> int:
+    """Bytes of the filesystem of `path` that are left to the site: 5 %, at most 1 GiB."""
+    status = os.statvfs(path)
+    return min(int(status.f_blocks * status.f_frsize * _RESERVE_SHARE), _RESERVE_MOST)
+
+
+def require_space(path: Path, needed: int) -> None:
+    """Check before any work that `needed` bytes fit without touching the reserve.
+
+    Raises:
+        RefusedError: They do not fit.
+    """
+    free, reserve = free_bytes(path), reserve_bytes(path)
+    if free - reserve < needed:
+        raise RefusedError(
+            f"{path} has {free:,} bytes free; this run may need {needed:,} and leaves {reserve:,} to the site",
+            suggestion="free some space or enlarge the volume; `portfolio-ops prune --explain` shows what is kept",
+        )

@@ -1,0 +1,221 @@
+"""An artifact: one published file that holds its content, compressed, and says what it is.
+
+Layout, front to back:
+
+1. one or more zstd frames: the content (RFC 8878, section 3.1.1). `zstd -d` gives it back.
+2. one zstd *skippable* frame (RFC 8878, section 3.1.2), which `zstd -d` passes over:
+   the metadata as JSON, then a footer of fixed length by which it is found from the file's end.
+
+So one rename publishes content and metadata together, and a file cut short anywhere has no footer: it cannot be
+mistaken for an artifact.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, unique
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from portfolio_ops import __version__
+from portfolio_ops.errors import PortfolioOpsError, VerificationError
+from portfolio_ops.host.files import open_regular
+
+FORMAT = 1
+
+_SKIPPABLE = struct.Struct("<II")  # magic, length of what follows
+_SKIPPABLE_MAGIC = 0x184D2A5F
+_FOOTER = struct.Struct("<8sI8s")  # first bytes of the metadata's sha-256, its length, signature
+_SIGNATURE = b"pf-ops\x00\x01"
+_METADATA_MOST = 16 << 20
+_CHUNK = 1 << 20
+
+
+@unique
+class Kind(Enum):
+    """What an artifact holds; the value is its retention key and its name on the command line."""
+
+    DAILY = "daily"
+    SOCIAL = "social"
+    EVENT = "event"
+    LOGS = "logs"
+
+    @property
+    def folder(self) -> str:
+        """The folder below `backups/`."""
+        return {Kind.EVENT: "event-triggered", Kind.LOGS: "logs-archive"}.get(self, self.value)
+
+    @property
+    def holds_database(self) -> bool:
+        """Whether the content is a whole database file."""
+        return self in {Kind.DAILY, Kind.EVENT}
+
+
+class NotAnArtifactError(PortfolioOpsError):
+    """A file in an artifact folder is not (or no longer) an artifact: foreign, cut short, or altered."""
+
+    code = "NOT_AN_ARTIFACT"
+
+
+@dataclass(frozen=True)
+class Content:
+    """The decoded content: hex SHA-256 and length in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an artifact says of itself.
+
+    Attributes:
+        kind: What it holds.
+        site: The site's name.
+        taken: The moment of its content, UTC. Retention goes by this, never by the file's times.
+        content: Hash and length of the decoded content.
+        details: JSON values that depend on the kind: row counts, position, event name, byte range.
+    """
+
+    kind: Kind
+    site: str
+    taken: datetime
+    content: Content
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published file.
+
+    Attributes:
+        path: Where it is.
+        id: Twelve hex digits that no other artifact shares; they follow from the metadata.
+        metadata: What it says of itself.
+        bytes: Length of the file.
+        payload_bytes: How much of it, from the front, is compressed content.
+    """
+
+    path: Path
+    id: str
+    metadata: Metadata
+    bytes: int
+    payload_bytes: int
+
+    @property
+    def taken(self) -> datetime:
+        """The moment of its content, UTC."""
+        return self.metadata.taken
+
+
+def encode_trailer(metadata: Metadata, payload_bytes: int) -> bytes:
+    """The skippable frame that closes an artifact whose compressed content is `payload_bytes` long."""
+    document = {
+        "format": FORMAT,
+        "kind": metadata.kind.value,
+        "site": metadata.site,
+        "taken": metadata.taken.astimezone(UTC).isoformat(timespec="microseconds"),
+        "content": {"sha256": metadata.content.sha256, "bytes": metadata.content.bytes},
+        "payload_bytes": payload_bytes,
+        "made_by": f"portfolio-ops {__version__}",
+        "details": metadata.details,
+    }
+    text = json.dumps(document, ensure_ascii=True, separators=(",", ":"), sort_keys=True).encode()
+    footer = _FOOTER.pack(hashlib.sha256(text).digest()[:8], len(text), _SIGNATURE)
+    return _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(text) + len(footer)) + text + footer
+
+
+def read_artifact(path: Path) -> Artifact:
+    """Read what a file says of itself: its end only, whatever its size.
+
+    Raises:
+        NotAnArtifactError: It is no artifact, or cut short, altered, or of a newer format.
+        PortfolioOpsError: It cannot be opened, or is not a regular file.
+    """
+    descriptor = open_regular(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        text, payload_bytes = _metadata_text(descriptor, size, path)
+    finally:
+        os.close(descriptor)
+    metadata, stated = _parse(text, path)
+    if stated != payload_bytes:
+        raise NotAnArtifactError(f"{path} holds {payload_bytes} bytes of content where its metadata says {stated}")
+    return Artifact(path, hashlib.sha256(text).hexdigest()[:12], metadata, size, payload_bytes)
+
+
+def _metadata_text(descriptor: int, size: int, path: Path) -> tuple[bytes, int]:
+    """The metadata's JSON text, and the number of bytes before its frame."""
+    hint = "an unfinished or foreign file; move it away"
+    if size < _SKIPPABLE.size + _FOOTER.size:
+        raise NotAnArtifactError(f"{path} is too short ({size} bytes) to be an artifact", suggestion=hint)
+    digest, length, signature = _FOOTER.unpack(os.pread(descriptor, _FOOTER.size, size - _FOOTER.size))
+    if signature != _SIGNATURE:
+        raise NotAnArtifactError(f"{path} does not end as an artifact does", suggestion=hint)
+    start = size - _FOOTER.size - length - _SKIPPABLE.size
+    if start < 0 or length > _METADATA_MOST:
+        raise NotAnArtifactError(f"{path} states metadata longer than the file", suggestion=hint)
+    header = os.pread(descriptor, _SKIPPABLE.size, start)
+    text = os.pread(descriptor, length, start + _SKIPPABLE.size)
+    if (
+        header != _SKIPPABLE.pack(_SKIPPABLE_MAGIC, length + _FOOTER.size)
+        or hashlib.sha256(text).digest()[:8] != digest
+    ):
+        raise NotAnArtifactError(f"the metadata of {path} is damaged", suggestion="restore from another artifact")
+    return text, start
+
+
+def _parse(text: bytes, path: Path) -> tuple[Metadata, int]:
+    """The metadata and the payload length that `text` states."""
+    try:
+        document = json.loads(text)
+        if document["format"] > FORMAT:
+            raise NotAnArtifactError(
+                f"{path} has format {document['format']}, this portfolio-ops reads up to {FORMAT}",
+                suggestion="use the portfolio-ops that wrote it, or a newer one",
+            )
+        content = Content(document["content"]["sha256"], document["content"]["bytes"])
+        taken = datetime.fromisoformat(document["taken"]).astimezone(UTC)
+        metadata = Metadata(Kind(document["kind"]), document["site"], taken, content, document["details"])
+        return metadata, int(document["payload_bytes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotAnArtifactError(f"the metadata of {path} cannot be understood ({error!r})") from error
+
+
+def decode(file: BinaryIO, payload_bytes: int) -> Iterator[bytes]:
+    """Stream the decoded content of an open artifact, in constant memory.
+
+    Args:
+        file: The artifact, at its start.
+        payload_bytes: How much of it is content.
+
+    Raises:
+        VerificationError: The compressed data is damaged. Truncation shows in the length, which the caller compares.
+    """
+    import zstandard  # noqa: PLC0415
+
+    reader = zstandard.ZstdDecompressor().stream_reader(
+        cast("BinaryIO", _Bounded(file, payload_bytes)), read_size=_CHUNK, read_across_frames=True, closefd=False
+    )
+    try:
+        while chunk := reader.read(_CHUNK):
+            yield chunk
+    except zstandard.ZstdError as error:
+        raise VerificationError(f"the compressed data cannot be decoded: {error}") from error
+
+
+class _Bounded:
+    """The first bytes of a file, as something to read from."""
+
+    def __init__(self, file: BinaryIO, length: int) -> None:
+        self._file, self._left = file, length
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        data = self._file.read(wanted)
+        self._left -= len(data)
+        return data

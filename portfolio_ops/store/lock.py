@@ -1,0 +1,75 @@
+"""One run of a site's job at a time.
+
+The lock is flock(2) on a descriptor that the run holds: the kernel frees it when the process ends, however it ends.
+What the file says is for messages only; its existence means nothing. (Stale lock files have stopped other tools'
+backups for months.)
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from portfolio_ops.errors import BusyError
+
+_POLL = 0.2
+
+
+@contextlib.contextmanager
+def held(state: Path, name: str, *, wait: timedelta, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock `name` of a site while the block runs.
+
+    Args:
+        state: The site's state folder; made if missing.
+        name: What is locked, for example an artifact kind.
+        wait: How long to wait for another run before giving up.
+        on_wait: Called once, with who holds it, if there is a wait.
+
+    Raises:
+        BusyError: Another run still holds it after `wait`.
+    """
+    state.mkdir(mode=0o750, exist_ok=True)
+    path = state / f"{name}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        _acquire(descriptor, name, wait, on_wait)
+        note = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(note).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, name: str, wait: timedelta, on_wait: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + wait.total_seconds()
+    told = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(descriptor)
+            if time.monotonic() >= deadline:
+                raise BusyError(
+                    f"another run holds the {name} lock ({holder})",
+                    suggestion="wait for it, or look at it with `portfolio-ops status`; try again with a longer --wait",
+                ) from None
+            if not told:
+                on_wait(holder)
+                told = True
+            time.sleep(_POLL)
+        else:
+            return
+
+
+def _holder(descriptor: int) -> str:
+    """Who holds the lock, as far as the file tells."""
+    try:
+        note = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {int(note['pid'])}, since {note['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "a process that has just begun"
