@@ -1,0 +1,81 @@
+"""Opening a site's live database without leaving a trace of having been there."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+
+from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
+
+_BUSY_MILLISECONDS = 10_000
+
+
+@contextlib.contextmanager
+def reading(database: Path) -> Iterator[apsw.Connection]:
+    """A connection that only reads, and leaves the database, its `-wal` and its `-shm` as it found them.
+
+    It is opened read-write: a read-only handle on a database whose site is stopped creates side files and cannot remove
+    them. `query_only` makes sure that nothing is written; no automatic checkpoint is ever run. At the end:
+
+    - a WAL that was there before is left alone even if we are the last to close (SQLite would checkpoint and delete it,
+      and with it what a crashed site still has to recover, or what an archiver has yet to read);
+    - where there was none, the side files that our reading made go again, as after any clean close.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RefusedError: It is not a database.
+        BusyError: The site holds it exclusively for longer than 10 s.
+    """
+    path = Path(os.path.realpath(database))
+    if not path.is_file():
+        raise NotFoundError(
+            f"there is no database at {database}", suggestion="check [site] database; is the volume mounted?"
+        )
+    had_wal = _size(path.with_name(f"{path.name}-wal")) > 0
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    except apsw.Error as error:
+        raise explained(error, database) from error
+    try:
+        connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(had_wal))
+        connection.pragma("wal_autocheckpoint", 0)
+        connection.pragma("query_only", 1)
+        # The first read opens the WAL, and takes the lock that keeps another's last close from deleting it.
+        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+        yield connection
+    except apsw.Error as error:
+        raise explained(error, database) from error
+    finally:
+        connection.close()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:
+    """One of our errors for one of SQLite's, with the cure where it is known."""
+    if isinstance(error, apsw.NotADBError):
+        return RefusedError(f"{database} is not a SQLite database", suggestion="check [site] database")
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return BusyError(
+            f"{database} stayed locked for {_BUSY_MILLISECONDS // 1000} s: {error}",
+            suggestion="does the site use locking_mode=EXCLUSIVE or hold a write transaction open? End it, then retry",
+        )
+    if isinstance(error, apsw.CantOpenError | apsw.PermissionsError | apsw.ReadOnlyError):
+        return NotPermittedError(
+            f"{database} cannot be opened by uid {os.geteuid()}: {error}",
+            suggestion="run as the owner of the database; its folder must be writable for its -wal and -shm",
+        )
+    if isinstance(error, apsw.CorruptError):
+        return PortfolioOpsError(
+            f"{database} is damaged: {error}",
+            suggestion="run PRAGMA integrity_check on a copy; restore the latest verified backup if it is lost",
+        )
+    return PortfolioOpsError(f"reading {database} failed: {error}", suggestion="see the message of SQLite above")

@@ -1,0 +1,225 @@
+"""A consistent image of a live database, streamed once, in constant memory, without holding the site up.
+
+In WAL mode a read transaction fixes a mark: a frame of the WAL up to which everything is committed. The image at that
+mark is, for each page, its newest frame up to the mark, or else what stands in the main file. While the transaction
+is open neither can change: a checkpoint copies no frame beyond the mark into the main file, and the WAL is not begun
+anew (<https://www.sqlite.org/wal.html>, "Concurrency"). So the main file is read in large chunks and the WAL's pages
+are laid over it, however busy the writers are.
+
+With a rollback journal a reader's shared lock keeps writers from committing, so it is held only for a plain copy
+(a reflink where the filesystem can) and the copy is streamed.
+
+Trap: closing *any* descriptor of the database or its `-shm` drops every POSIX lock that this process holds on it
+(fcntl(2)). The raw descriptors here are therefore closed after the connection is, never before.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+
+import apsw
+
+from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError
+from portfolio_ops.host.files import open_regular
+from portfolio_ops.sqlite.connection import reading
+from portfolio_ops.sqlite.wal import frame_offset, newest_frames
+from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
+
+if TYPE_CHECKING:
+    from array import array
+
+_CHUNK = 1 << 20
+_PIN_PATIENCE = 30.0
+_FICLONE = 0x40049409  # ioctl_ficlone(2)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in the history of its WAL a snapshot stands: the generation's salts (hex) and the last frame."""
+
+    salts: str
+    frame: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A database at one moment, held still until the `with` block of `snapshot` ends.
+
+    Attributes:
+        page_size: In bytes.
+        pages: Its length in pages.
+        journal_mode: As SQLite names it: `wal`, `delete`, ...
+        position: None where there is no WAL.
+    """
+
+    page_size: int
+    pages: int
+    journal_mode: str
+    position: Position | None
+    _main: int
+    _wal: int | None = None
+    _newest: "array[int] | None" = None
+
+    @property
+    def bytes(self) -> int:
+        """Length of the image."""
+        return self.page_size * self.pages
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The image from front to back. Each chunk is valid until the next is asked for."""
+        per_chunk = max(1, _CHUNK // self.page_size)
+        buffer = bytearray(per_chunk * self.page_size)
+        view = memoryview(buffer)
+        for first in range(1, self.pages + 1, per_chunk):
+            count = min(per_chunk, self.pages - first + 1)
+            part = view[: count * self.page_size]
+            frames = self._newest[first : first + count] if self._newest is not None else None
+            if frames is None or not all(frames):
+                _read_or_zero(self._main, part, (first - 1) * self.page_size)
+            if frames is not None and any(frames):
+                self._overlay(part, frames)
+            yield part
+
+    def _overlay(self, part: memoryview, frames: "array[int]") -> None:
+        """Lay the WAL's pages over those of the main file."""
+        if self._wal is None:
+            raise AssertionError("pages of a WAL without a WAL")
+        for index, frame in enumerate(frames):
+            if frame:
+                page = part[index * self.page_size : (index + 1) * self.page_size]
+                if os.preadv(self._wal, [page], frame_offset(frame, self.page_size)) != self.page_size:
+                    raise PortfolioOpsError("the WAL shrank under a held read lock; was it truncated by hand?")
+
+
+def _read_or_zero(descriptor: int, part: memoryview, offset: int) -> None:
+    """Fill `part` from the file; what lies beyond its end is zero, as SQLite's own pager reads it."""
+    done = 0
+    while done < len(part):
+        count = os.preadv(descriptor, [part[done:]], offset + done)
+        if count == 0:
+            part[done:] = bytes(len(part) - done)
+            return
+        done += count
+
+
+@contextlib.contextmanager
+def snapshot(database: Path, scratch: Path) -> Iterator[Snapshot]:
+    """Hold a database still, for this reader alone, and give its image.
+
+    Args:
+        database: The live file. Its writers go on.
+        scratch: A folder for the unnamed copy that a database without a WAL needs.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RefusedError: It is not a database, or was replaced as it was opened.
+        BusyError: It is locked exclusively, or no moment could be pinned between commits.
+    """
+    with contextlib.ExitStack() as descriptors:  # entered before the connection, so closed after it
+        path = Path(os.path.realpath(database))
+        main = _opened(descriptors, path)
+        with reading(path) as connection:
+            _require_same_file(main, path)
+            journal_mode = str(connection.pragma("journal_mode"))
+            if journal_mode == "wal":
+                yield _wal_snapshot(connection, descriptors, main, path)
+            else:
+                yield _copied_snapshot(connection, descriptors, main, scratch, journal_mode)
+
+
+def _opened(descriptors: contextlib.ExitStack, path: Path) -> int:
+    descriptor = open_regular(path)
+    descriptors.callback(os.close, descriptor)
+    return descriptor
+
+
+def _require_same_file(descriptor: int, database: Path) -> None:
+    ours, theirs = os.fstat(descriptor), database.stat()
+    if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):
+        raise RefusedError(
+            f"{database} was replaced while it was being opened",
+            suggestion="run the job again when the restore is done",
+        )
+
+
+def _wal_snapshot(connection: apsw.Connection, descriptors: contextlib.ExitStack, main: int, path: Path) -> Snapshot:
+    shm = _opened(descriptors, path.with_name(f"{path.name}-shm"))
+    index = _pin(connection, shm)
+    page_size, pages = int(connection.pragma("page_size")), int(connection.pragma("page_count"))
+    position = Position(index.salts.hex(), index.frames)
+    if index.frames == index.backfilled:
+        # All of it is in the main file. The reader may then hold lock 0, which lets a writer begin the WAL anew: do not
+        # look at the WAL. It does forbid the next backfill, so the main file stays as it is.
+        return Snapshot(page_size, pages, "wal", position, main)
+    wal = _opened(descriptors, path.with_name(f"{path.name}-wal"))
+    newest = newest_frames(wal, frames=index.frames, pages=pages, page_size=page_size, salts=index.salts)
+    return Snapshot(page_size, pages, "wal", position, main, wal, newest)
+
+
+def _pin(connection: apsw.Connection, shm: int) -> WalIndex:
+    """Begin a read transaction and know its mark: the index must not have moved while it began.
+
+    Raises:
+        BusyError: Writers committed during every attempt for 30 s.
+    """
+    deadline = time.monotonic() + _PIN_PATIENCE
+    while True:
+        before = read_wal_index(shm)
+        connection.execute("BEGIN")
+        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+        after = read_wal_index(shm)
+        if before.same_commit(after):
+            return after
+        connection.execute("ROLLBACK")
+        if time.monotonic() > deadline:
+            raise BusyError(
+                f"no moment between two commits could be pinned in {_PIN_PATIENCE:.0f} s",
+                suggestion="the site commits without pause; run the job again",
+            )
+
+
+def _copied_snapshot(
+    connection: apsw.Connection, descriptors: contextlib.ExitStack, main: int, scratch: Path, journal_mode: str
+) -> Snapshot:
+    """Copy a database without a WAL under a shared lock, as briefly as may be, and let go."""
+    copy = TemporaryFile(dir=scratch)  # noqa: SIM115  (lives as long as the snapshot)
+    descriptors.callback(copy.close)
+    _warm(main)
+    connection.execute("BEGIN")
+    connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    page_size, pages = int(connection.pragma("page_size")), int(connection.pragma("page_count"))
+    _copy(main, copy.fileno(), page_size * pages)
+    connection.execute("ROLLBACK")
+    return Snapshot(page_size, pages, journal_mode, None, copy.fileno())
+
+
+def _warm(descriptor: int) -> None:
+    """Bring the file into memory first, so that the copy under the lock waits for no disk."""
+    buffer = bytearray(_CHUNK)
+    offset = 0
+    while count := os.preadv(descriptor, [buffer], offset):
+        offset += count
+
+
+def _copy(source: int, target: int, length: int) -> None:
+    """Copy the first `length` bytes: shared blocks where the filesystem can, else within the kernel."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL}:
+            raise
+    else:
+        return
+    offset = 0
+    while offset < length:
+        count = os.sendfile(target, source, offset, length - offset)
+        if count == 0:
+            return
+        offset += count

@@ -1,0 +1,77 @@
+"""The header of the wal-index, the `-shm` file: what is committed, and what of it is in the main file already.
+
+Layout: <https://www.sqlite.org/walformat.html#the_wal_index_header>. Values are in the machine's byte order, but for
+the salts, which are copied from the WAL as they stand there (big-endian).
+"""
+
+import os
+import struct
+import sys
+import time
+from dataclasses import dataclass
+
+from portfolio_ops.errors import BusyError, PortfolioOpsError
+
+_COPY = struct.Struct("=IIIBBHII8s8s8s")  # version .. checksum, 48 bytes; it stands twice
+_CHECKPOINT = struct.Struct("=I")  # nBackfill, behind both copies
+_VERSION = 3007000
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True)
+class WalIndex:
+    """One moment of a wal-index.
+
+    Attributes:
+        change: Counts transactions; two moments with equal fields saw the same state.
+        frames: Frames of the WAL that are committed (mxFrame).
+        pages: Size of the database in pages after the last commit; 0 where the WAL has no commit.
+        salts: Salt-1 and salt-2 of the WAL's present generation, as the eight bytes in its header.
+        checksum: Running checksum of the last committed frame.
+        backfilled: Frames that are already in the main file (nBackfill).
+    """
+
+    change: int
+    frames: int
+    pages: int
+    salts: bytes
+    checksum: bytes
+    backfilled: int
+
+    def same_commit(self, other: "WalIndex") -> bool:
+        """Whether no transaction was committed between the two."""
+        return (self.change, self.frames, self.pages, self.salts, self.checksum) == (
+            other.change,
+            other.frames,
+            other.pages,
+            other.salts,
+            other.checksum,
+        )
+
+
+def read_wal_index(descriptor: int) -> WalIndex:
+    """Read the header, as a reader of SQLite's would: both copies must be equal.
+
+    Args:
+        descriptor: The open `-shm` file. It must not be closed before every connection of this process to the database
+            is: closing it would drop their locks (fcntl(2), "Advisory record locking").
+
+    Raises:
+        BusyError: A writer kept changing it for 5 s.
+        PortfolioOpsError: It is of a version this tool does not know.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        data = os.pread(descriptor, 2 * _COPY.size + _CHECKPOINT.size, 0)
+        if len(data) == 2 * _COPY.size + _CHECKPOINT.size and data[: _COPY.size] == data[_COPY.size : 2 * _COPY.size]:
+            version, _, change, initialised, _, _, frames, pages, checksum, salts, _ = _COPY.unpack_from(data)
+            if initialised:
+                if version != _VERSION:
+                    raise PortfolioOpsError(f"the wal-index has version {version}, not {_VERSION} ({sys.byteorder})")
+                (backfilled,) = _CHECKPOINT.unpack_from(data, 2 * _COPY.size)
+                return WalIndex(change, frames, pages, salts, checksum, backfilled)
+        if time.monotonic() > deadline:
+            raise BusyError(
+                "the wal-index did not come to rest for 5 s",
+                suggestion="is a process stopped in the middle of a commit?",
+            )
