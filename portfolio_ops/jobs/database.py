@@ -1,0 +1,110 @@
+"""A whole database as an artifact: snapshot, compress, read back, check, publish."""
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from portfolio_ops.config import Site
+from portfolio_ops.host import messages
+from portfolio_ops.host.files import require_space
+from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs.run import Task
+from portfolio_ops.sqlite.check import check_database
+from portfolio_ops.sqlite.snapshot import Snapshot, snapshot
+from portfolio_ops.store import catalogue
+from portfolio_ops.store.artifact import Artifact, Kind, Metadata
+from portfolio_ops.store.publish import Draft
+
+SUFFIX = ".sqlite.zst"
+_MARGIN = 1.2
+
+
+def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
+    """Make, verify and publish a backup of the site's database, of the job's kind.
+
+    Args:
+        task: The run that it is part of.
+        stem_format: The name without its suffix, as a format of strftime(3); the moment is the snapshot's, local.
+        details: Goes into the metadata, beside what the database tells of itself.
+
+    Raises:
+        PortfolioOpsError: As the snapshot, the space, the disk or the verification failed; nothing is published.
+    """
+    site, kind, log, began = task.site, task.job.kind, task.log, time.monotonic()
+    with Draft(task.folder) as draft:
+        with snapshot(site.database, site.state) as image:
+            taken = datetime.now(UTC)
+            require_space(task.folder, _needed(site, kind, image.bytes))
+            content = draft.write(_with_progress(image, log), size=image.bytes)
+            details = {**details, **_described(image)}
+        log.progress("Verifying the backup")
+        with TemporaryFile(dir=site.state) as scratch:
+            draft.read_back(scratch)
+            scratch.flush()
+            facts = check_database(Path(f"/proc/self/fd/{scratch.fileno()}"))
+        details |= {
+            "rows": facts.rows,
+            "schema_sha256": facts.schema_sha256,
+            "user_version": facts.user_version,
+            "verified": {
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "checks": ["sha256", "integrity_check"],
+            },
+        }
+        stem = taken.astimezone().strftime(stem_format)
+        artifact = draft.publish(stem, SUFFIX, Metadata(kind, site.name, taken, content, details))
+    _report(site, artifact, log, time.monotonic() - began)
+    return artifact
+
+
+def _needed(site: Site, kind: Kind, image_bytes: int) -> int:
+    """Bytes needed for a while: the copy that is checked, and the artifact if it compresses as the last one did."""
+    earlier = catalogue.scan(site.backups, site.name, [kind]).artifacts
+    ratio = 1.0
+    if earlier and earlier[-1].metadata.content.bytes:
+        ratio = min(1.0, _MARGIN * earlier[-1].bytes / earlier[-1].metadata.content.bytes)
+    return image_bytes + int(ratio * image_bytes)
+
+
+def _with_progress(image: Snapshot, log: Log) -> Iterator[memoryview]:
+    done = 0
+    for chunk in image.chunks():
+        yield chunk
+        done += len(chunk)
+        log.progress(f"Reading the database, {100 * done // image.bytes} % of {image.bytes:,} bytes")
+
+
+def _described(image: Snapshot) -> dict[str, Any]:
+    position = None if image.position is None else {"salts": image.position.salts, "frame": image.position.frame}
+    return {
+        "page_size": image.page_size,
+        "pages": image.pages,
+        "journal_mode": image.journal_mode,
+        "position": position,
+    }
+
+
+def _report(site: Site, artifact: Artifact, log: Log, seconds: float) -> None:
+    content = artifact.metadata.content.bytes
+    log.event(
+        messages.BACKUP_PUBLISHED,
+        f"Published {artifact.path.name}: {artifact.bytes:,} bytes of {content:,}, verified, in {seconds:.1f} s",
+        artifact=artifact.path.name,
+        artifact_id=artifact.id,
+        bytes=artifact.bytes,
+        content_bytes=content,
+        duration=round(seconds, 3),
+    )
+    owner = site.database.stat().st_uid
+    for ending in ("-wal", "-shm"):
+        side = Path(f"{os.path.realpath(site.database)}{ending}")
+        if side.exists() and side.stat().st_uid != owner:
+            log.event(
+                messages.SIDE_FILES_FOREIGN,
+                f"{side.name} belongs to uid {side.stat().st_uid}, the database to {owner}: the site may fail to write",
+                file=str(side),
+            )

@@ -1,0 +1,171 @@
+"""What every job does around its work: lock, record, sweep, work, report, prune."""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from portfolio_ops.config import Site
+from portfolio_ops.errors import NotFoundError, NotPermittedError, PortfolioOpsError
+from portfolio_ops.host import messages
+from portfolio_ops.host.files import remove_temporaries
+from portfolio_ops.host.journal import Log
+from portfolio_ops.store import catalogue, prune, retention, runs
+from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.lock import held
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job: its name in the journal and in units, what it makes, and how late it may be.
+
+    Attributes:
+        overdue_after: Age of the last success beyond which it is late; None for one that runs on events.
+    """
+
+    name: str
+    kind: Kind
+    overdue_after: timedelta | None
+
+
+DAILY = Job("backup-daily", Kind.DAILY, timedelta(hours=26))
+SOCIAL = Job("backup-social", Kind.SOCIAL, timedelta(days=7, hours=6))
+GALLERY = Job("backup-gallery", Kind.EVENT, None)
+ROTATE = Job("logs-rotate", Kind.LOGS, timedelta(hours=26))
+JOBS = (DAILY, SOCIAL, GALLERY, ROTATE)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a job's work gets: whose it is, where to publish, and where to say what happens."""
+
+    site: Site
+    job: Job
+    folder: Path
+    log: Log
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run made and what it let go."""
+
+    made: tuple[Artifact, ...]
+    pruned: tuple[Artifact, ...]
+    seconds: float
+
+
+def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wait: timedelta) -> Outcome:
+    """Run `work` as the only run of `job`; prune its kind afterwards, and only if all went well.
+
+    Args:
+        work: Returns what it published.
+        wait: How long to wait for another run of the same job.
+
+    Raises:
+        PortfolioOpsError: As the work, the lock or the pruning failed. Failures are recorded and in the journal.
+    """
+    log = Log(site=site.name, job=job.name)
+    began = time.monotonic()
+    try:
+        task = Task(site, job, _prepared(site, job), log)
+        with held(
+            site.state,
+            job.kind.value,
+            wait=wait,
+            on_wait=lambda holder: log.event(
+                messages.JOB_WAITING, f"Waiting for another run of {job.name}: {holder}", holder=holder
+            ),
+        ):
+            made = _recorded(task, work)
+            pruned = _pruned(site, job.kind, log)
+    except (PortfolioOpsError, OSError) as error:
+        failure = error if isinstance(error, PortfolioOpsError) else explained(error)
+        _report(log, job, failure, time.monotonic() - began)
+        raise failure from error
+    return Outcome(tuple(made), tuple(pruned), time.monotonic() - began)
+
+
+def _prepared(site: Site, job: Job) -> Path:
+    """The job's folder; made if the site's root is there (an unmounted volume must not be filled behind its mount)."""
+    if not site.root.is_dir():
+        raise NotFoundError(f"the site's root {site.root} does not exist", suggestion="is the volume mounted?")
+    folder = site.backups / job.kind.folder
+    for path in (site.backups, site.state, folder):
+        path.mkdir(mode=0o750, exist_ok=True)
+    return folder
+
+
+def _recorded(task: Task, work: Callable[[Task], list[Artifact]]) -> list[Artifact]:
+    """Do the work between an opened and a closed record; the caller holds the job's lock."""
+    died = runs.begin(task.site.state, task.job.name)
+    if died is not None:
+        task.log.event(messages.RUN_DIED, f"The run of {task.job.name} that began {died.started} ended without a word")
+    remove_temporaries(task.folder)
+    try:
+        made = work(task)
+    except BaseException as error:
+        _remember(task, succeeded=False, message=str(error) or type(error).__name__)
+        raise
+    _remember(task, succeeded=True, message=", ".join(artifact.path.name for artifact in made) or "nothing to do")
+    return made
+
+
+def _remember(task: Task, *, succeeded: bool, message: str) -> None:
+    """Close the run's record. On a full disk it cannot be: the next run then says that this one died, no harm done."""
+    try:
+        runs.finish(task.site.state, task.job.name, succeeded=succeeded, message=message)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+
+
+def _pruned(site: Site, kind: Kind, log: Log) -> list[Artifact]:
+    """Let go what retention lets go of one kind; the caller holds its lock."""
+    found = catalogue.scan(site.backups, site.name)
+    for problem in found.problems:
+        if problem.path.parent.name == kind.folder:
+            log.event(messages.ARTIFACT_PROBLEM, f"Not an artifact: {problem.reason}", file=problem.path.name)
+    verdicts = retention.decide(found.artifacts, site.retention, datetime.now(UTC))
+    gone = prune.carry_out([verdict for verdict in verdicts if verdict.artifact.metadata.kind is kind])
+    for artifact in gone:
+        log.event(messages.PRUNED, f"Pruned {artifact.path.name}", artifact=artifact.path.name, bytes=artifact.bytes)
+    return gone
+
+
+def prune_kind(site: Site, job: Job, *, wait: timedelta) -> list[Artifact]:
+    """Prune one kind by hand, under its lock.
+
+    Raises:
+        BusyError: A run of the job holds it.
+    """
+    log = Log(site=site.name, job=job.name)
+    with held(site.state, job.kind.value, wait=wait, on_wait=lambda _: None):
+        return _pruned(site, job.kind, log)
+
+
+def explained(error: OSError) -> PortfolioOpsError:
+    """An operating system's error as ours, with the cure where it is known."""
+    where = f": {error.filename}" if error.filename else ""
+    text = f"{os.strerror(error.errno) if error.errno else error}{where}"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return NotPermittedError(
+            text, suggestion="run as the site's owner; inside a unit, check ReadWritePaths= of its drop-in"
+        )
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return PortfolioOpsError(
+            text, suggestion="free some space; nothing was published or pruned, and the next run starts afresh"
+        )
+    return PortfolioOpsError(text, suggestion="see the kernel log (journalctl -k) for faults of the disk")
+
+
+def _report(log: Log, job: Job, failure: PortfolioOpsError, seconds: float) -> None:
+    log.event(
+        messages.JOB_FAILED,
+        f"{job.name} failed: {failure.message}",
+        error=failure.code,
+        suggestion=failure.suggestion,
+        duration=round(seconds, 3),
+    )

@@ -1,0 +1,90 @@
+"""What there is, read from the artifacts alone. There is no index that could be lost or go stale."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from portfolio_ops.errors import NotFoundError, PortfolioOpsError, UsageError
+from portfolio_ops.host.files import TEMPORARY_PREFIX
+from portfolio_ops.store.artifact import Artifact, Kind, read_artifact
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file in an artifact folder that is no artifact of this site, and why. It counts for nothing."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All artifacts, oldest first, and what else lies in their folders."""
+
+    artifacts: tuple[Artifact, ...]
+    problems: tuple[Problem, ...]
+
+    def of(self, kind: Kind) -> list[Artifact]:
+        """The artifacts of one kind, oldest first."""
+        return [artifact for artifact in self.artifacts if artifact.metadata.kind is kind]
+
+
+def scan(backups: Path, site: str, kinds: Iterable[Kind] = Kind) -> Catalogue:
+    """Read every artifact folder. A damaged, foreign or unreadable file becomes a problem, never an exception."""
+    artifacts: list[Artifact] = []
+    problems: list[Problem] = []
+    for kind in kinds:
+        folder = backups / kind.folder
+        try:
+            paths = sorted(folder.iterdir())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problems.append(Problem(folder, f"cannot be listed: {error.strerror}"))
+            continue
+        for path in paths:
+            if path.name.startswith(TEMPORARY_PREFIX):
+                continue
+            try:
+                artifacts.append(_artifact_of(path, kind, site))
+            except PortfolioOpsError as error:
+                problems.append(Problem(path, error.message))
+            except OSError as error:
+                problems.append(Problem(path, f"cannot be read: {error.strerror}"))
+    artifacts.sort(key=lambda artifact: (artifact.taken, artifact.path.name))
+    return Catalogue(tuple(artifacts), tuple(problems))
+
+
+def _artifact_of(path: Path, kind: Kind, site: str) -> Artifact:
+    artifact = read_artifact(path)
+    if artifact.metadata.site != site:
+        raise PortfolioOpsError(f"{path} is an artifact of site {artifact.metadata.site!r}")
+    if artifact.metadata.kind is not kind:
+        raise PortfolioOpsError(f"{path} is of kind {artifact.metadata.kind.value}, in the folder of {kind.value}")
+    return artifact
+
+
+def find(catalogue: Catalogue, reference: str) -> Artifact:
+    """The one artifact that `reference` names: `latest` (database), an ID or its unique beginning, or a file name.
+
+    Raises:
+        NotFoundError: None is named so.
+        UsageError: Several are.
+    """
+    if reference == LATEST:
+        databases = [artifact for artifact in catalogue.artifacts if artifact.metadata.kind.holds_database]
+        if not databases:
+            raise NotFoundError("there is no database backup yet", suggestion="make one: portfolio-ops backup daily")
+        return databases[-1]
+    name = Path(reference).name
+    found = [artifact for artifact in catalogue.artifacts if artifact.path.name == name]
+    found = found or [artifact for artifact in catalogue.artifacts if reference and artifact.id.startswith(reference)]
+    found = found or [artifact for artifact in catalogue.artifacts if artifact.path.name.split(".")[0] == reference]
+    if not found:
+        raise NotFoundError(f"no artifact is named {reference!r}", suggestion="see `portfolio-ops list`")
+    if len(found) > 1:
+        names = ", ".join(f"{artifact.id} {artifact.path.name}" for artifact in found[:4])
+        raise UsageError(f"{reference!r} means several artifacts: {names}", suggestion="give more of the ID")
+    return found[0]

@@ -1,0 +1,84 @@
+"""What is kept, and why. A pure function of the artifacts, the policy and the moment, so that years can be simulated.
+
+An artifact is pruned only if all of this holds:
+
+- it is older than its kind's limit, by its own time, never by the file's;
+- newer verified artifacts stand in for it: `minimum` dailies for a daily, any database backup for an event backup, one
+  of the same log for a log archive, one export for an export;
+- neither it nor those that stand in for it are dated in the future: a clock that was wrong protects nothing and
+  endangers nothing.
+
+Every artifact was verified before it got its name, and a file that is no artifact counts for nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from portfolio_ops.config import Retention, format_duration
+from portfolio_ops.store.artifact import Artifact, Kind
+
+_CLOCK_SLACK = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an artifact is kept, and the reason in words."""
+
+    artifact: Artifact
+    keep: bool
+    reason: str
+
+
+def limit_of(retention: Retention, kind: Kind) -> timedelta:
+    """How long artifacts of `kind` are kept."""
+    return {
+        Kind.DAILY: retention.daily,
+        Kind.SOCIAL: retention.social,
+        Kind.EVENT: retention.event,
+        Kind.LOGS: retention.logs,
+    }[kind]
+
+
+def decide(artifacts: Iterable[Artifact], retention: Retention, now: datetime) -> list[Verdict]:
+    """A verdict for each artifact, in the order given.
+
+    Args:
+        artifacts: All of the site; event backups are judged against the dailies too.
+        retention: The policy.
+        now: The moment, with a zone.
+    """
+    everything = list(artifacts)
+    present = [artifact for artifact in everything if artifact.taken <= now + _CLOCK_SLACK]
+    return [_verdict(artifact, present, retention, now) for artifact in everything]
+
+
+def _verdict(artifact: Artifact, present: Sequence[Artifact], retention: Retention, now: datetime) -> Verdict:
+    kind = artifact.metadata.kind
+    limit = limit_of(retention, kind)
+    if artifact.taken > now + _CLOCK_SLACK:
+        return Verdict(artifact, keep=True, reason="dated in the future: kept, and protects nothing")
+    if now - artifact.taken <= limit:
+        return Verdict(artifact, keep=True, reason=f"younger than {format_duration(limit)}")
+    needed = retention.minimum if kind is Kind.DAILY else 1
+    newer = sum(1 for other in present if other.taken > artifact.taken and _stands_in(other, artifact))
+    if newer < needed:
+        return Verdict(artifact, keep=True, reason=_too_few(newer, needed))
+    return Verdict(artifact, keep=False, reason=f"older than {format_duration(limit)}, {newer} newer verified")
+
+
+def _stands_in(newer: Artifact, older: Artifact) -> bool:
+    """Whether `newer`, being newer, makes `older` dispensable once it is past its limit."""
+    if older.metadata.kind is Kind.EVENT:
+        return newer.metadata.kind.holds_database
+    if newer.metadata.kind is not older.metadata.kind:
+        return False
+    return older.metadata.kind is not Kind.LOGS or newer.metadata.details.get("log") == older.metadata.details.get(
+        "log"
+    )
+
+
+def _too_few(newer: int, needed: int) -> str:
+    if needed == 1:
+        return "past its limit, but nothing newer is verified"
+    return f"past its limit, but one of the {needed} newest (minimum = {needed}); {newer} newer verified"
