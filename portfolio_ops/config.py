@@ -92,7 +92,7 @@ def parse_duration(text: str) -> timedelta:
     total = timedelta()
     for match in matches:
         if match is not None:
-            if len(match[1]) > 9:  # noqa: PLR2004  (timedelta overflows beyond)
+            if len(match[1]) > 10:  # noqa: PLR2004  (a century has ten digits of seconds; timedelta overflows later)
                 raise ValueError(f"{text!r} is longer than a century")
             total += timedelta(**{_UNITS[match[2]]: int(match[1])})
     if not timedelta() < total <= _LONGEST:

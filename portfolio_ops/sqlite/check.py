@@ -1,6 +1,7 @@
 """Is a file a sound database, and what is in it? Asked of our own copies, never of the live file."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,12 @@ def _rows(connection: apsw.Connection) -> dict[str, int]:
     tables = connection.execute(
         "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow') ORDER BY name"
     )
-    return {name: _count(connection, name) for name in [str(row[0]) for row in tables]}
+    return count_rows(connection, [str(row[0]) for row in tables])
+
+
+def count_rows(connection: apsw.Connection, tables: Sequence[str]) -> dict[str, int]:
+    """Number of rows by table, in the order given."""
+    return {table: _count(connection, table) for table in tables}
 
 
 def _count(connection: apsw.Connection, table: str) -> int:

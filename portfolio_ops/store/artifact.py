@@ -97,14 +97,14 @@ class Artifact:
         id: Twelve hex digits that no other artifact shares; they follow from the metadata.
         metadata: What it says of itself.
         bytes: Length of the file.
-        payload_bytes: How much of it, from the front, is compressed content.
+        payload: Hash and length of its compressed content, from the front.
     """
 
     path: Path
     id: str
     metadata: Metadata
     bytes: int
-    payload_bytes: int
+    payload: Content
 
     @property
     def taken(self) -> datetime:
@@ -112,15 +112,15 @@ class Artifact:
         return self.metadata.taken
 
 
-def encode_trailer(metadata: Metadata, payload_bytes: int) -> bytes:
-    """The skippable frame that closes an artifact whose compressed content is `payload_bytes` long."""
+def encode_trailer(metadata: Metadata, payload: Content) -> bytes:
+    """The skippable frame that closes an artifact whose compressed content is `payload`."""
     document = {
         "format": FORMAT,
         "kind": metadata.kind.value,
         "site": metadata.site,
         "taken": metadata.taken.astimezone(UTC).isoformat(timespec="microseconds"),
         "content": {"sha256": metadata.content.sha256, "bytes": metadata.content.bytes},
-        "payload_bytes": payload_bytes,
+        "payload": {"sha256": payload.sha256, "bytes": payload.bytes},
         "made_by": f"portfolio-ops {__version__}",
         "details": metadata.details,
     }
@@ -142,10 +142,12 @@ def read_artifact(path: Path) -> Artifact:
         text, payload_bytes = _metadata_text(descriptor, size, path)
     finally:
         os.close(descriptor)
-    metadata, stated = _parse(text, path)
-    if stated != payload_bytes:
-        raise NotAnArtifactError(f"{path} holds {payload_bytes} bytes of content where its metadata says {stated}")
-    return Artifact(path, hashlib.sha256(text).hexdigest()[:12], metadata, size, payload_bytes)
+    metadata, payload = _parse(text, path)
+    if payload.bytes != payload_bytes:
+        raise NotAnArtifactError(
+            f"{path} holds {payload_bytes} bytes of content where its metadata says {payload.bytes}"
+        )
+    return Artifact(path, hashlib.sha256(text).hexdigest()[:12], metadata, size, payload)
 
 
 def _metadata_text(descriptor: int, size: int, path: Path) -> tuple[bytes, int]:
@@ -169,8 +171,8 @@ def _metadata_text(descriptor: int, size: int, path: Path) -> tuple[bytes, int]:
     return text, start
 
 
-def _parse(text: bytes, path: Path) -> tuple[Metadata, int]:
-    """The metadata and the payload length that `text` states."""
+def _parse(text: bytes, path: Path) -> tuple[Metadata, Content]:
+    """The metadata and the payload that `text` states."""
     try:
         document = json.loads(text)
         if document["format"] > FORMAT:
@@ -181,7 +183,7 @@ def _parse(text: bytes, path: Path) -> tuple[Metadata, int]:
         content = Content(document["content"]["sha256"], document["content"]["bytes"])
         taken = datetime.fromisoformat(document["taken"]).astimezone(UTC)
         metadata = Metadata(Kind(document["kind"]), document["site"], taken, content, document["details"])
-        return metadata, int(document["payload_bytes"])
+        return metadata, Content(document["payload"]["sha256"], document["payload"]["bytes"])
     except (ValueError, KeyError, TypeError) as error:
         raise NotAnArtifactError(f"the metadata of {path} cannot be understood ({error!r})") from error
 
@@ -196,10 +198,46 @@ def decode(file: BinaryIO, payload_bytes: int) -> Iterator[bytes]:
     Raises:
         VerificationError: The compressed data is damaged. Truncation shows in the length, which the caller compares.
     """
-    import zstandard  # noqa: PLC0415
+    yield from _decoded(_Bounded(file, payload_bytes))
+
+
+def verify_content(file: BinaryIO, payload_bytes: int, expected: Content, sink: BinaryIO | None) -> Content:
+    """Decode an open artifact from its start, and hold what comes out against `expected`.
+
+    Args:
+        file: The artifact, at its start.
+        payload_bytes: How much of it is content.
+        expected: What must come out.
+        sink: Receives the decoded bytes, for checks that need the content as a file.
+
+    Returns:
+        The payload as it was read: a bit that changes nothing in the content still changes this hash.
+
+    Raises:
+        VerificationError: Something else comes out, or nothing.
+    """
+    source = _Bounded(file, payload_bytes)
+    digest, length = hashlib.sha256(), 0
+    for chunk in _decoded(source):
+        digest.update(chunk)
+        length += len(chunk)
+        if sink is not None:
+            sink.write(chunk)
+    found = Content(digest.hexdigest(), length)
+    if found != expected:
+        raise VerificationError(
+            f"{file.name} decodes to {found.bytes} bytes (sha-256 {found.sha256[:12]}...), "
+            f"not to the {expected.bytes} that were written ({expected.sha256[:12]}...)",
+            suggestion="the disk or memory is suspect: run the job again, and check the kernel log for I/O errors",
+        )
+    return Content(source.digest.hexdigest(), payload_bytes)
+
+
+def _decoded(source: "_Bounded") -> Iterator[bytes]:
+    import zstandard  # noqa: PLC0415  (`list` and `status` never decode)
 
     reader = zstandard.ZstdDecompressor().stream_reader(
-        cast("BinaryIO", _Bounded(file, payload_bytes)), read_size=_CHUNK, read_across_frames=True, closefd=False
+        cast("BinaryIO", source), read_size=_CHUNK, read_across_frames=True, closefd=False
     )
     try:
         while chunk := reader.read(_CHUNK):
@@ -209,13 +247,15 @@ def decode(file: BinaryIO, payload_bytes: int) -> Iterator[bytes]:
 
 
 class _Bounded:
-    """The first bytes of a file, as something to read from."""
+    """The first bytes of a file, as something to read from; hashed on the way."""
 
     def __init__(self, file: BinaryIO, length: int) -> None:
         self._file, self._left = file, length
+        self.digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
         wanted = self._left if size < 0 else min(size, self._left)
         data = self._file.read(wanted)
         self._left -= len(data)
+        self.digest.update(data)
         return data

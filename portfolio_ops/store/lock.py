@@ -45,6 +45,21 @@ def held(state: Path, name: str, *, wait: timedelta, on_wait: Callable[[str], No
         os.close(descriptor)
 
 
+def is_held(state: Path, name: str) -> bool:
+    """Whether some run holds the lock now."""
+    try:
+        descriptor = os.open(state / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _acquire(descriptor: int, name: str, wait: timedelta, on_wait: Callable[[str], None]) -> None:
     deadline = time.monotonic() + wait.total_seconds()
     told = False

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from portfolio_ops.errors import NotPermittedError, RefusedError, VerificationError
+from portfolio_ops.errors import NotPermittedError, RefusedError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory
-from portfolio_ops.store.artifact import Artifact, Content, Metadata, decode, encode_trailer, read_artifact
+from portfolio_ops.store.artifact import Artifact, Content, Metadata, encode_trailer, read_artifact, verify_content
 
 _LEVEL = 3
 _THREADS_MOST = 4  # memory grows with threads; four outrun any disk a small server has
@@ -37,7 +37,7 @@ class Draft:
         self._file: BinaryIO = os.fdopen(descriptor, "w+b")
         self._content: Content | None = None
         self._payload_bytes = 0
-        self._read_back = False
+        self._payload: Content | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -89,8 +89,7 @@ class Draft:
         # What the page cache holds proves nothing about the disk.
         os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.seek(0)
-        compare(decode(self._file, self._payload_bytes), self._content, sink, self.path)
-        self._read_back = True
+        self._payload = verify_content(self._file, self._payload_bytes, self._content, sink)
 
     def publish(self, stem: str, suffix: str, metadata: Metadata) -> Artifact:
         """Append the metadata and give the file its final name, which must be free; nothing is ever replaced.
@@ -101,10 +100,10 @@ class Draft:
             RefusedError: No name is free.
             OSError: The disk is full or fails; nothing is published.
         """
-        if not self._read_back:
+        if self._payload is None:
             raise AssertionError("publish before read_back")
         self._file.seek(self._payload_bytes)
-        self._file.write(encode_trailer(metadata, self._payload_bytes))
+        self._file.write(encode_trailer(metadata, self._payload))
         self._file.truncate()
         self._file.flush()
         os.fchmod(self._file.fileno(), _MODE)
@@ -113,27 +112,6 @@ class Draft:
         final = _link_to_free_name(self.path, _candidates(stem, suffix, metadata))
         fsync_directory(final.parent)
         return read_artifact(final)
-
-
-def compare(chunks: Iterable[bytes], expected: Content, sink: BinaryIO | None, path: Path) -> None:
-    """Hash decoded chunks, copy them to `sink`, and hold both hash and length against `expected`.
-
-    Raises:
-        VerificationError: They differ.
-    """
-    digest, length = hashlib.sha256(), 0
-    for chunk in chunks:
-        digest.update(chunk)
-        length += len(chunk)
-        if sink is not None:
-            sink.write(chunk)
-    found = Content(digest.hexdigest(), length)
-    if found != expected:
-        raise VerificationError(
-            f"{path} decodes to {found.bytes} bytes (sha-256 {found.sha256[:12]}...), "
-            f"not to the {expected.bytes} that were written ({expected.sha256[:12]}...)",
-            suggestion="the disk or memory is suspect: run the job again, and check the kernel log for I/O errors",
-        )
 
 
 def _candidates(stem: str, suffix: str, metadata: Metadata) -> Iterator[str]:

@@ -1,0 +1,96 @@
+"""`portfolio-ops backup`: make a backup now."""
+
+from datetime import timedelta
+
+import click
+
+from portfolio_ops.cli import present
+from portfolio_ops.cli.context import Context
+from portfolio_ops.config import parse_duration
+from portfolio_ops.errors import ExitCode
+from portfolio_ops.jobs.daily import backup_daily
+from portfolio_ops.jobs.gallery import backup_gallery
+from portfolio_ops.jobs.run import Outcome
+from portfolio_ops.jobs.social import backup_social
+
+
+class Wait(click.ParamType):
+    """How long to wait for another run: a duration, or 0."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """A duration from the command line; click reports what is none as a usage error."""
+        if isinstance(value, timedelta):
+            return value
+        if value == "0":
+            return timedelta()
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+wait_option = click.option(
+    "--wait",
+    type=Wait(),
+    default="10m",
+    show_default=True,
+    help="How long to wait for another run of the same job; 0 gives up at once.",
+)
+
+
+@click.group("backup")
+def command() -> None:
+    r"""Make a verified backup now.
+
+    \b
+    Examples:
+      portfolio-ops backup daily
+      portfolio-ops --site shop backup gallery "Winter light"
+    """
+
+
+@command.command("daily")
+@wait_option
+@click.pass_obj
+def daily(context: Context, wait: timedelta) -> ExitCode:
+    """The whole database, verified, into daily/; then prune the dailies."""
+    return _finish(context, "backup daily", backup_daily(context.site(), wait=wait))
+
+
+@command.command("social")
+@wait_option
+@click.pass_obj
+def social(context: Context, wait: timedelta) -> ExitCode:
+    """The tables of [social] as SQL, verified, into social/; then prune the exports."""
+    return _finish(context, "backup social", backup_social(context.site(), wait=wait))
+
+
+@command.command("gallery")
+@click.argument("name")
+@wait_option
+@click.pass_obj
+def gallery(context: Context, name: str, wait: timedelta) -> ExitCode:
+    """The whole database because the gallery NAME was added, into event-triggered/."""
+    return _finish(context, "backup gallery", backup_gallery(context.site(), name, wait=wait))
+
+
+def _finish(context: Context, command_name: str, outcome: Outcome) -> ExitCode:
+    data = {
+        "artifacts": [present.artifact_data(artifact) for artifact in outcome.made],
+        "pruned": [present.artifact_data(artifact) for artifact in outcome.pruned],
+        "seconds": round(outcome.seconds, 3),
+    }
+
+    def human() -> None:
+        for artifact in outcome.made:
+            content = artifact.metadata.content.bytes
+            print(
+                f"{artifact.path}  ({present.size(artifact.bytes)} of {present.size(content)}, verified, "
+                f"id {artifact.id}, {outcome.seconds:.1f} s)"
+            )
+        for artifact in outcome.pruned:
+            print(f"pruned {artifact.path.name}")
+
+    return context.finish(command_name, data, human)

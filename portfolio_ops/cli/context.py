@@ -1,0 +1,62 @@
+"""What every command gets: the site it is about, and the one way to end."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from portfolio_ops import config
+from portfolio_ops.config import Site
+from portfolio_ops.errors import ExitCode
+from portfolio_ops.host.identity import become_owner
+
+RESULT_VERSION = 1
+
+
+class Context:
+    """The global options of one call."""
+
+    def __init__(self, config_file: str | None, site_name: str | None, *, as_json: bool) -> None:
+        self._config_file, self._site_name = config_file, site_name
+        self.json = as_json
+
+    def configured(self) -> Site:
+        """The site as configured, for commands that do not touch its data.
+
+        Raises:
+            PortfolioOpsError: No site, or faults in its file.
+        """
+        file = Path(self._config_file).absolute() if self._config_file is not None else None
+        return config.load(config.find(file, self._site_name))
+
+    def site(self) -> Site:
+        """The site, this process having become the owner of its data.
+
+        Raises:
+            PortfolioOpsError: As `configured`; or the site is not there; or this user may not act for it.
+        """
+        site = self.configured()
+        become_owner(site.database, site.root)
+        return site
+
+    def finish(
+        self, command: str, data: dict[str, Any], human: Callable[[], None], code: ExitCode = ExitCode.OK
+    ) -> ExitCode:
+        """Show a command's result, for a program or for a person, and hand on its exit code."""
+        if self.json:
+            print(json.dumps(envelope(command, code, data, []), indent=2))
+        else:
+            human()
+        return code
+
+
+def envelope(command: str, code: ExitCode, data: dict[str, Any] | None, errors: list[dict[str, str]]) -> dict[str, Any]:
+    """The one JSON object: bytes are integers, times RFC 3339 in UTC."""
+    return {
+        "result_version": RESULT_VERSION,
+        "command": command,
+        "status": {ExitCode.OK: "ok", ExitCode.FINDINGS: "findings"}.get(code, "error"),
+        "exit_code": int(code),
+        "data": data,
+        "errors": errors,
+    }

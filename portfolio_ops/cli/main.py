@@ -1,0 +1,126 @@
+"""The command `portfolio-ops`: which commands there are, and how every one of them ends."""
+
+import importlib
+import json
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from portfolio_ops import __version__
+from portfolio_ops.cli.context import Context, envelope
+from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError
+
+COMMANDS = {
+    "backup": "Make a verified backup now: daily, social, gallery.",
+    "logs": "Rotate the site's logs, or read archives and live file as one.",
+    "list": "List artifacts with age, size and why they are kept.",
+    "show": "Show one artifact in full.",
+    "status": "Show how every job is doing; the exit code tells.",
+    "prune": "Say what retention would delete and why; --yes acts.",
+    "config": "Show or check the effective settings.",
+    "alert": "Record that a unit failed for good (called by systemd).",
+}
+"""Each command, in `portfolio_ops.cli.<name>` under the same name, and its line in the help. Loaded when it is used."""
+
+_HIDDEN = {"alert"}
+_MODULES = {"list": "listing"}
+
+
+class _Commands(click.Group):
+    """Imports a command's module only when it is called, so that `--help` and completion are quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        return [name for name in COMMANDS if name not in _HIDDEN]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = _MODULES.get(cmd_name, cmd_name)
+        command: click.Command = importlib.import_module(f"portfolio_ops.cli.{module}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            error.message += f" Commands: {', '.join(self.list_commands(ctx))}."
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not permitted, 4 refused before changing anything, "
+    "6 not found, 7 busy, 8 remote unreachable, 9 verification failed, 10 findings.",
+)
+@click.option("--config", metavar="FILE", help="The site's configuration file (or set PORTFOLIO_OPS_CONFIG).")
+@click.option("--site", metavar="NAME", help="The site, as in /etc/portfolio-ops/NAME.toml.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; the exit code is the same.")
+@click.version_option(__version__, message="portfolio-ops %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, config: str | None, site: str | None, as_json: bool) -> None:
+    """Keep a site's SQLite database and logs so that they can be brought back, and prove it.
+
+    With one site configured, neither --config nor --site is needed.
+    """
+    ctx.obj = Context(config, site, as_json=as_json)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the documented code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    arguments = sys.argv[1:]
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; errors become one message (or one JSON object) and an exit code."""
+    as_json = "--json" in arguments
+    try:
+        result: Any = cli.main(args=arguments, prog_name="portfolio-ops", standalone_mode=False)
+    except click.ClickException as error:
+        suggestion = "portfolio-ops --help"
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            suggestion = f"{error.ctx.command_path} --help"
+        return _failed(arguments, [("USAGE", error.format_message(), suggestion)], ExitCode.USAGE, as_json=as_json)
+    except ConfigurationError as error:
+        rows = [(error.code, problem, error.suggestion) for problem in error.problems]
+        return _failed(arguments, rows, error.exit_code, as_json=as_json)
+    except PortfolioOpsError as error:
+        row = (error.code, error.message, error.suggestion)
+        return _failed(arguments, [row], error.exit_code, as_json=as_json)
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted: what was not published is gone, nothing else changed", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader (head, less) has enough. Python would complain again while flushing at exit.
+        sys.stdout = None  # type: ignore[assignment]
+        return 128 + signal.SIGPIPE
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001  (signal(2)'s signature)
+    """Unwind on SIGTERM, so that unfinished files go."""
+    sys.exit(128 + number)
+
+
+def _failed(arguments: list[str], errors: list[tuple[str, str, str]], code: ExitCode, *, as_json: bool) -> int:
+    if as_json:
+        rows = [{"code": word, "message": message, "suggestion": cure} for word, message, cure in errors]
+        words = [word for word in arguments if not word.startswith("-")]
+        print(json.dumps(envelope(" ".join(words[:2]), code, None, rows), indent=2))
+        return code
+    for _, message, _ in errors:
+        print(f"error: {message}", file=sys.stderr)
+    for cure in dict.fromkeys(cure for _, _, cure in errors if cure):
+        print(f"  try: {cure}", file=sys.stderr)
+    return code

@@ -1,0 +1,50 @@
+"""`portfolio-ops prune`: what goes, and why."""
+
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from portfolio_ops.cli import present
+from portfolio_ops.cli.context import Context
+from portfolio_ops.errors import ExitCode
+from portfolio_ops.jobs.run import JOBS, prune_kind
+from portfolio_ops.store import catalogue, retention
+
+
+@click.command("prune")
+@click.option("--explain", is_flag=True, help="Name what is kept too, with the reason for each.")
+@click.option("--yes", is_flag=True, help="Delete. Without it nothing is changed.")
+@click.pass_obj
+def command(context: Context, explain: bool, yes: bool) -> ExitCode:
+    """Say what retention would delete, and why; with --yes, delete it.
+
+    The jobs do this by themselves after each success; this is for looking, and for after a change of [retention].
+    """
+    site = context.site()
+    found = catalogue.scan(site.backups, site.name)
+    verdicts = retention.decide(found.artifacts, site.retention, datetime.now(UTC))
+    pruned = [artifact for job in JOBS for artifact in prune_kind(site, job, wait=timedelta())] if yes else []
+    data = {
+        "verdicts": [
+            {**present.artifact_data(verdict.artifact), "keep": verdict.keep, "reason": verdict.reason}
+            for verdict in verdicts
+            if explain or not verdict.keep
+        ],
+        "pruned": [present.artifact_data(artifact) for artifact in pruned],
+    }
+
+    def human() -> None:
+        rows = [
+            ["keep" if verdict.keep else "go", verdict.artifact.id, verdict.artifact.path.name, verdict.reason]
+            for verdict in verdicts
+            if explain or not verdict.keep
+        ]
+        if rows:
+            print(present.table(["", "ID", "FILE", "REASON"], rows))
+        going = sum(1 for verdict in verdicts if not verdict.keep)
+        if yes:
+            print(f"{len(pruned)} deleted, {present.size(sum(artifact.bytes for artifact in pruned))} freed")
+        else:
+            print(f"{going} would go; nothing was changed" + ("; --yes deletes" if going else ""))
+
+    return context.finish("prune", data, human)

@@ -1,0 +1,102 @@
+"""`portfolio-ops status`: how every job is doing."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from portfolio_ops.cli import present
+from portfolio_ops.cli.context import Context
+from portfolio_ops.errors import ExitCode, PortfolioOpsError
+from portfolio_ops.jobs import health
+from portfolio_ops.jobs.health import Health, JobHealth
+
+_NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+
+
+@click.command("status")
+@click.option("--nagios", is_flag=True, help="One line and exit code 0, 1, 2 or 3, as monitoring plugins do.")
+@click.option("--check", is_flag=True, help="Record the verdict in the journal too, as the hourly unit does.")
+@click.pass_obj
+def command(context: Context, nagios: bool, check: bool) -> int:
+    """Show how every job is doing: last success against its limit, next run, what is kept, room on the disk.
+
+    Exit code 10 if anything is late, failed, or lies among the artifacts and is none.
+    """
+    if nagios:
+        return _nagios(context)
+    site, now = context.site(), datetime.now(UTC)
+    found = health.assess(site, now)
+    if check:
+        health.check(site, found)
+    data = _data(site.name, found, now)
+    code = ExitCode.FINDINGS if found.findings else ExitCode.OK
+    return context.finish("status", data, lambda: _human(site.name, found, now), code)
+
+
+def _nagios(context: Context) -> int:
+    try:
+        site, now = context.site(), datetime.now(UTC)
+        found = health.assess(site, now)
+    except (PortfolioOpsError, OSError) as error:
+        print(f"PORTFOLIO-OPS UNKNOWN - {error}")
+        return 3
+    states = {each.state for each in found.jobs}
+    level = 2 if health.FINDINGS & states or found.free < found.reserve else 1 if found.problems else 0
+    summary = "; ".join(found.findings) or f"{len(found.jobs)} jobs in order"
+    performance = " ".join(
+        f"'{each.job.name}'={int((now - each.success).total_seconds())}s" for each in found.jobs if each.success
+    )
+    print(
+        f"PORTFOLIO-OPS {_NAGIOS[level]} - {site.name}: {present.printable(summary)}|{performance} free={found.free}B"
+    )
+    return level
+
+
+def _data(site: str, found: Health, now: datetime) -> dict[str, Any]:
+    return {
+        "site": site,
+        "jobs": {each.job.name: _job_data(each, now) for each in found.jobs},
+        "problems": [{"file": str(problem.path), "reason": problem.reason} for problem in found.problems],
+        "disk": {"free_bytes": found.free, "reserve_bytes": found.reserve},
+        "findings": found.findings,
+    }
+
+
+def _job_data(each: JobHealth, now: datetime) -> dict[str, Any]:
+    timer, overdue = each.timer, each.job.overdue_after
+    return {
+        "state": each.state,
+        "why": each.why,
+        "last_success": None if each.success is None else present.utc(each.success),
+        "age_seconds": None if each.success is None else int((now - each.success).total_seconds()),
+        "limit_seconds": None if overdue is None else int(overdue.total_seconds()),
+        "next_run": None if timer is None or timer.next is None else present.utc(timer.next),
+        "count": each.count,
+        "bytes": each.bytes,
+        "retention": each.retention,
+    }
+
+
+def _human(site: str, found: Health, now: datetime) -> None:
+    rows = []
+    for each in found.jobs:
+        overdue = each.job.overdue_after
+        next_run = each.timer.next if each.timer is not None else None
+        rows.append(
+            [
+                each.job.name,
+                each.state,
+                "never" if each.success is None else present.ago(each.success, now),
+                "" if overdue is None else present.span(overdue),
+                "on event" if overdue is None else "no timer" if next_run is None else present.local(next_run),
+                str(each.count),
+                present.size(each.bytes),
+                each.retention,
+            ]
+        )
+    print(f"site {site}")
+    print(present.table(["JOB", "STATE", "LAST SUCCESS", "LIMIT", "NEXT RUN", "KEPT", "SIZE", "RETENTION"], rows))
+    print(f"disk: {present.size(found.free)} free, {present.size(found.reserve)} of it left to the site")
+    for finding in found.findings:
+        print(f"finding: {present.printable(finding)}")

@@ -1,0 +1,80 @@
+"""The weekly social export: some tables as SQL that the plain `sqlite3` program runs."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from tempfile import NamedTemporaryFile
+
+from portfolio_ops.config import Site
+from portfolio_ops.errors import NotFoundError, VerificationError
+from portfolio_ops.host import messages
+from portfolio_ops.host.files import TEMPORARY_PREFIX, require_space
+from portfolio_ops.jobs.run import SOCIAL, Outcome, Task, run_job
+from portfolio_ops.sqlite.check import count_rows
+from portfolio_ops.sqlite.connection import reading
+from portfolio_ops.sqlite.export import check_export, export_tables, missing_tables
+from portfolio_ops.store.artifact import Artifact, Kind, Metadata
+from portfolio_ops.store.publish import Draft
+
+_ROOM_PER_ROW_BYTES = 3
+"""SQL text, the file that checks it, and the database made of it: about three times the tables."""
+
+
+def backup_social(site: Site, *, wait: timedelta) -> Outcome:
+    """Make, verify and publish `social/social-tables-YYYY-MM-DD.sql.zst`, then prune the exports.
+
+    Raises:
+        NotFoundError: A table that is not declared optional does not exist.
+        PortfolioOpsError: Nothing was published, and nothing pruned.
+    """
+    return run_job(site, SOCIAL, lambda task: [_export(task)], wait=wait)
+
+
+def _export(task: Task) -> Artifact:
+    site, began = task.site, time.monotonic()
+    with Draft(task.folder) as draft:
+        with reading(site.database) as connection:
+            connection.execute("BEGIN")
+            tables = _present_tables(site, missing_tables(connection, [table.name for table in site.social_tables]))
+            rows = count_rows(connection, tables)
+            taken = datetime.now(UTC)
+            require_space(task.folder, _ROOM_PER_ROW_BYTES * site.database.stat().st_size)
+            content = draft.write(export_tables(connection, tables))
+        task.log.progress("Verifying the export")
+        with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=task.folder) as scratch:
+            draft.read_back(scratch.file)
+            scratch.flush()
+            found = check_export(scratch.name)
+        if found != rows:
+            raise VerificationError(f"the export restores {found}, where the database held {rows}")
+        details = {
+            "rows": rows,
+            "verified": {"at": datetime.now(UTC).isoformat(timespec="seconds"), "checks": ["sha256", "restored"]},
+        }
+        stem = taken.astimezone().strftime("social-tables-%Y-%m-%d")
+        artifact = draft.publish(stem, ".sql.zst", Metadata(Kind.SOCIAL, site.name, taken, content, details))
+    seconds = time.monotonic() - began
+    task.log.event(
+        messages.BACKUP_PUBLISHED,
+        f"Published {artifact.path.name}: {sum(rows.values()):,} rows of {len(rows)} tables, verified, in {seconds:.1f} s",
+        artifact=artifact.path.name,
+        artifact_id=artifact.id,
+        bytes=artifact.bytes,
+        content_bytes=content.bytes,
+        duration=round(seconds, 3),
+    )
+    return artifact
+
+
+def _present_tables(site: Site, missing: list[str]) -> list[str]:
+    """The configured tables that exist.
+
+    Raises:
+        NotFoundError: One that must exist does not.
+    """
+    required = [table.name for table in site.social_tables if table.name in missing and not table.optional]
+    if required:
+        raise NotFoundError(
+            f"{site.database} has no table {', '.join(required)}",
+            suggestion=f'correct [social] tables in {site.file}, or declare it optional: "{required[0]}?"',
+        )
+    return [table.name for table in site.social_tables if table.name not in missing]
