@@ -55,7 +55,7 @@ def _export(task: Task) -> Artifact:
     seconds = time.monotonic() - began
     task.log.event(
         messages.BACKUP_PUBLISHED,
-        f"Published {artifact.path.name}: {sum(rows.values()):,} rows of {len(rows)} tables, verified, in {seconds:.1f} s",
+        f"Published {artifact.path.name}: {sum(rows.values()):,} rows of {len(rows)} tables, in {seconds:.1f} s",
         artifact=artifact.path.name,
         artifact_id=artifact.id,
         bytes=artifact.bytes,

@@ -34,7 +34,8 @@ class Draft:
                 suggestion="give the folder to the site's owner, as the Ansible role does",
             ) from error
         self.path = Path(name)
-        self._file: BinaryIO = os.fdopen(descriptor, "w+b")
+        os.close(descriptor)
+        self._file: BinaryIO = self.path.open("r+b")
         self._content: Content | None = None
         self._payload_bytes = 0
         self._payload: Content | None = None

@@ -1,0 +1,178 @@
+"""Retention against a simulated clock: years of nights, both DST changes, and clocks that lie."""
+
+import hashlib
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from portfolio_ops.config import Retention
+from portfolio_ops.store.artifact import Artifact, Content, Kind, Metadata
+from portfolio_ops.store.retention import Verdict, decide, limit_of
+
+POLICY = Retention(
+    daily=timedelta(days=30),
+    social=timedelta(weeks=12),
+    event=timedelta(days=90),
+    logs=timedelta(days=7),
+    wal=timedelta(days=30),
+    minimum=3,
+)
+ZURICH = ZoneInfo("Europe/Zurich")
+
+
+def artifact(kind: Kind, taken: datetime, log: str = "logs/backend.log") -> Artifact:
+    name = f"{kind.value}-{taken.isoformat()}-{log}"
+    details = {"log": log} if kind is Kind.LOGS else {}
+    return Artifact(
+        Path(name),
+        hashlib.sha256(name.encode()).hexdigest()[:12],
+        Metadata(kind, "shop", taken.astimezone(UTC), Content("0" * 64, 1), details),
+        1,
+        Content("0" * 64, 1),
+    )
+
+
+def kept(verdicts: Iterable[Verdict]) -> list[Artifact]:
+    return [verdict.artifact for verdict in verdicts if verdict.keep]
+
+
+def nights(first: datetime, count: int, hour: int = 2) -> list[datetime]:
+    """The moments at which a nightly timer runs; a local hour that a DST change skips is run an hour later."""
+    days = [first.date() + timedelta(days=number) for number in range(count)]
+    moments = [datetime(day.year, day.month, day.day, hour, tzinfo=ZURICH).astimezone(UTC) for day in days]
+    return [moment + timedelta(seconds=17 * (number % 5)) for number, moment in enumerate(moments)]
+
+
+def test_four_years_of_nights_keep_thirty_days_through_dst_and_leap_days() -> None:
+    store: list[Artifact] = []
+    sizes = set()
+    for number, moment in enumerate(nights(datetime(2023, 11, 1, tzinfo=UTC), 4 * 366)):
+        store.append(artifact(Kind.DAILY, moment))
+        now = moment + timedelta(seconds=40)
+        store = kept(decide(store, POLICY, now))
+        assert all(now - each.taken <= POLICY.daily for each in store)
+        if number > 40:
+            sizes.add(len(store))
+    assert sizes <= {30, 31}
+    assert 30 in sizes
+
+
+def test_each_kind_has_its_own_span() -> None:
+    start = datetime(2024, 2, 1, 1, tzinfo=UTC)
+    store: list[Artifact] = []
+    for day in range(400):
+        now = start + timedelta(days=day)
+        store.append(artifact(Kind.LOGS, now))
+        store.append(artifact(Kind.DAILY, now + timedelta(hours=1)))
+        if day % 7 == 0:
+            store.append(artifact(Kind.SOCIAL, now + timedelta(hours=2)))
+        if day % 5 == 0:
+            store.append(artifact(Kind.EVENT, now + timedelta(hours=3)))
+        store = kept(decide(store, POLICY, now + timedelta(hours=4)))
+    ages = {kind: [now - each.taken for each in store if each.metadata.kind is kind] for kind in Kind}
+    assert {kind: len(each) for kind, each in ages.items()} == {
+        Kind.DAILY: 30,
+        Kind.SOCIAL: 12,
+        Kind.EVENT: 18,
+        Kind.LOGS: 7,
+    }
+    for kind in Kind:
+        assert max(ages[kind]) <= limit_of(POLICY, kind)
+
+
+def test_a_host_that_was_off_for_six_weeks_keeps_the_minimum() -> None:
+    store = [artifact(Kind.DAILY, moment) for moment in nights(datetime(2025, 1, 1, tzinfo=UTC), 30)]
+    back = store[-1].taken + timedelta(weeks=6)
+    # Before the first run after the pause nothing is newer, so the newest three stay whatever their age.
+    assert kept(decide(store, POLICY, back)) == store[-3:]
+    fresh = artifact(Kind.DAILY, back)
+    assert kept(decide([*store, fresh], POLICY, back)) == [*store[-2:], fresh]
+
+
+def test_without_a_newer_one_nothing_goes_however_old() -> None:
+    later = datetime(2035, 1, 1, tzinfo=UTC)
+    for kind in Kind:
+        only = [artifact(kind, datetime(2025, 1, 1, tzinfo=UTC))]
+        assert kept(decide(only, POLICY, later)) == only
+
+
+def test_an_artifact_dated_in_the_future_protects_and_endangers_nothing() -> None:
+    now = datetime(2025, 6, 1, tzinfo=UTC)
+    old = [artifact(Kind.DAILY, now - timedelta(days=age)) for age in (50, 49, 48)]
+    future = [artifact(Kind.DAILY, now + timedelta(days=age)) for age in (1, 400, 4000)]
+    verdicts = decide([*old, *future], POLICY, now)
+    assert kept(verdicts) == [*old, *future]
+    assert "in the future" in verdicts[-1].reason
+    current = [artifact(Kind.DAILY, now - timedelta(days=age)) for age in (3, 2, 1)]
+    assert kept(decide([*old, *current, *future], POLICY, now)) == [*current, *future]
+
+
+def test_a_clock_that_jumps_back_loses_nothing_that_is_young() -> None:
+    moments = nights(datetime(2025, 1, 1, tzinfo=UTC), 60)
+    store = kept(decide([artifact(Kind.DAILY, moment) for moment in moments], POLICY, moments[-1]))
+    back = moments[-1] - timedelta(days=20)
+    again = [*store, artifact(Kind.DAILY, back)]
+    assert kept(decide(again, POLICY, back)) == again
+
+
+def test_an_event_backup_past_its_time_goes_once_any_newer_database_is_there() -> None:
+    now = datetime(2025, 6, 1, tzinfo=UTC)
+    event = artifact(Kind.EVENT, now - timedelta(days=91))
+    social = artifact(Kind.SOCIAL, now)
+    assert kept(decide([event, social], POLICY, now)) == [event, social]
+    daily = artifact(Kind.DAILY, now)
+    assert kept(decide([event, daily], POLICY, now)) == [daily]
+
+
+def test_the_archives_of_one_log_say_nothing_of_another() -> None:
+    now = datetime(2025, 6, 1, tzinfo=UTC)
+    silent = artifact(Kind.LOGS, now - timedelta(days=100), log="logs/worker.log")
+    busy = [artifact(Kind.LOGS, now - timedelta(days=age)) for age in (9, 1)]
+    assert kept(decide([silent, *busy], POLICY, now)) == [silent, busy[1]]
+
+
+MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(st.sampled_from(list(Kind)), MOMENTS), max_size=25),
+    MOMENTS,
+    st.integers(1, 6),
+)
+def test_whatever_there_is_the_promises_hold(drawn: list[tuple[Kind, datetime]], now: datetime, minimum: int) -> None:
+    policy = Retention(POLICY.daily, POLICY.social, POLICY.event, POLICY.logs, POLICY.wal, minimum)
+    store = [artifact(kind, taken) for kind, taken in drawn]
+    verdicts = decide(store, policy, now)
+    assert [verdict.artifact for verdict in verdicts] == store
+    assert all(verdict.reason for verdict in verdicts)
+    gone = [verdict.artifact for verdict in verdicts if not verdict.keep]
+    left = kept(verdicts)
+    assert all(now - each.taken > limit_of(policy, each.metadata.kind) for each in gone)
+    if any(each.metadata.kind is Kind.DAILY for each in gone):
+        present = [
+            each for each in left if each.metadata.kind is Kind.DAILY and each.taken <= now + timedelta(minutes=5)
+        ]
+        assert len(present) >= minimum
+    for each in gone:
+        assert any(other.taken > each.taken for other in left), "nothing newer was left"
+    # Judging what is left again lets nothing more go.
+    assert kept(decide(left, policy, now)) == left
+
+
+@pytest.mark.parametrize("zone", ["Europe/Zurich", "America/New_York", "Africa/Cairo", "Australia/Lord_Howe"])
+def test_a_dst_change_never_leaves_fewer_than_the_days_promised(zone: str) -> None:
+    tz = ZoneInfo(zone)
+    start = datetime(2026, 1, 1, 2, 30, tzinfo=tz)
+    store: list[Artifact] = []
+    for day in range(500):
+        date = (start + timedelta(days=day)).date()
+        now = datetime(date.year, date.month, date.day, 2, 30, tzinfo=tz).astimezone(UTC)
+        store = kept(decide([*store, artifact(Kind.DAILY, now)], POLICY, now + timedelta(seconds=30)))
+        if day > 40:
+            assert 30 <= len(store) <= 31
