@@ -70,7 +70,8 @@ def _require_integrity(connection: apsw.Connection) -> None:
 
 def _rows(connection: apsw.Connection) -> dict[str, int]:
     tables = connection.execute(
-        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow') ORDER BY name"
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow') "
+        "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
     )
     return count_rows(connection, [str(row[0]) for row in tables])
 

@@ -17,7 +17,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +25,16 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError
+from portfolio_ops.errors import PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import open_regular
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.wal import frame_offset, newest_frames
-from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
+from portfolio_ops.sqlite.wal_index import read_wal_index
 
 if TYPE_CHECKING:
     from array import array
 
 _CHUNK = 1 << 20
-_PIN_PATIENCE = 30.0
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 
 
@@ -120,7 +118,7 @@ def snapshot(database: Path, scratch: Path) -> Iterator[Snapshot]:
     Raises:
         NotFoundError: There is no such file.
         RefusedError: It is not a database, or was replaced as it was opened.
-        BusyError: It is locked exclusively, or no moment could be pinned between commits.
+        BusyError: It is locked exclusively.
     """
     with contextlib.ExitStack() as descriptors:  # entered before the connection, so closed after it
         path = Path(os.path.realpath(database))
@@ -151,8 +149,13 @@ def _require_same_file(descriptor: int, database: Path) -> None:
 
 def _wal_snapshot(connection: apsw.Connection, descriptors: contextlib.ExitStack, main: int, path: Path) -> Snapshot:
     shm = _opened(descriptors, path.with_name(f"{path.name}-shm"))
-    index = _pin(connection, shm)
-    page_size, pages = int(connection.pragma("page_size")), int(connection.pragma("page_count"))
+    connection.execute("BEGIN")
+    connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    # Commits may have landed since the transaction began. Their mark serves as well as its own: from its beginning on,
+    # no frame of this generation is overwritten, and none beyond its own mark reaches the main file.
+    index = read_wal_index(shm)
+    page_size = int(connection.pragma("page_size"))
+    pages = index.pages if index.frames else int(connection.pragma("page_count"))
     position = Position(index.salts.hex(), index.frames)
     if index.frames == index.backfilled:
         # All of it is in the main file. The reader may then hold lock 0, which lets a writer begin the WAL anew: do not
@@ -161,28 +164,6 @@ def _wal_snapshot(connection: apsw.Connection, descriptors: contextlib.ExitStack
     wal = _opened(descriptors, path.with_name(f"{path.name}-wal"))
     newest = newest_frames(wal, frames=index.frames, pages=pages, page_size=page_size, salts=index.salts)
     return Snapshot(page_size, pages, "wal", position, main, wal, newest)
-
-
-def _pin(connection: apsw.Connection, shm: int) -> WalIndex:
-    """Begin a read transaction and know its mark: the index must not have moved while it began.
-
-    Raises:
-        BusyError: Writers committed during every attempt for 30 s.
-    """
-    deadline = time.monotonic() + _PIN_PATIENCE
-    while True:
-        before = read_wal_index(shm)
-        connection.execute("BEGIN")
-        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-        after = read_wal_index(shm)
-        if before.same_commit(after):
-            return after
-        connection.execute("ROLLBACK")
-        if time.monotonic() > deadline:
-            raise BusyError(
-                f"no moment between two commits could be pinned in {_PIN_PATIENCE:.0f} s",
-                suggestion="the site commits without pause; run the job again",
-            )
 
 
 def _copied_snapshot(

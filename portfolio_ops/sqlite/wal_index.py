@@ -23,30 +23,16 @@ class WalIndex:
     """One moment of a wal-index.
 
     Attributes:
-        change: Counts transactions; two moments with equal fields saw the same state.
         frames: Frames of the WAL that are committed (mxFrame).
         pages: Size of the database in pages after the last commit; 0 where the WAL has no commit.
         salts: Salt-1 and salt-2 of the WAL's present generation, as the eight bytes in its header.
-        checksum: Running checksum of the last committed frame.
         backfilled: Frames that are already in the main file (nBackfill).
     """
 
-    change: int
     frames: int
     pages: int
     salts: bytes
-    checksum: bytes
     backfilled: int
-
-    def same_commit(self, other: "WalIndex") -> bool:
-        """Whether no transaction was committed between the two."""
-        return (self.change, self.frames, self.pages, self.salts, self.checksum) == (
-            other.change,
-            other.frames,
-            other.pages,
-            other.salts,
-            other.checksum,
-        )
 
 
 def read_wal_index(descriptor: int) -> WalIndex:
@@ -64,12 +50,12 @@ def read_wal_index(descriptor: int) -> WalIndex:
     while True:
         data = os.pread(descriptor, 2 * _COPY.size + _CHECKPOINT.size, 0)
         if len(data) == 2 * _COPY.size + _CHECKPOINT.size and data[: _COPY.size] == data[_COPY.size : 2 * _COPY.size]:
-            version, _, change, initialised, _, _, frames, pages, checksum, salts, _ = _COPY.unpack_from(data)
+            version, _, _, initialised, _, _, frames, pages, _, salts, _ = _COPY.unpack_from(data)
             if initialised:
                 if version != _VERSION:
                     raise PortfolioOpsError(f"the wal-index has version {version}, not {_VERSION} ({sys.byteorder})")
                 (backfilled,) = _CHECKPOINT.unpack_from(data, 2 * _COPY.size)
-                return WalIndex(change, frames, pages, salts, checksum, backfilled)
+                return WalIndex(frames, pages, salts, backfilled)
         if time.monotonic() > deadline:
             raise BusyError(
                 "the wal-index did not come to rest for 5 s",
