@@ -14,7 +14,7 @@ from portfolio_ops.jobs.run import Outcome
 from portfolio_ops.jobs.social import backup_social
 
 
-class Wait(click.ParamType):
+class Wait(click.ParamType[timedelta]):
     """How long to wait for another run: a duration, or 0."""
 
     name = "duration"

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import signal
 import sys
 from types import FrameType
@@ -41,15 +42,6 @@ class _Commands(click.Group):
         module = _MODULES.get(cmd_name, cmd_name)
         command: click.Command = importlib.import_module(f"portfolio_ops.cli.{module}").command
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            error.message += f" Commands: {', '.join(self.list_commands(ctx))}."
-            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -103,7 +95,7 @@ def run(arguments: list[str]) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader (head, less) has enough. Python would complain again while flushing at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
         return 128 + signal.SIGPIPE
     return result if isinstance(result, int) else ExitCode.OK
 

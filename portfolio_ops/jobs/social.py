@@ -2,7 +2,9 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import BinaryIO, cast
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError, VerificationError
@@ -41,9 +43,9 @@ def _export(task: Task) -> Artifact:
             content = draft.write(export_tables(connection, tables))
         task.log.progress("Verifying the export")
         with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=task.folder) as scratch:
-            draft.read_back(scratch.file)
+            draft.read_back(cast("BinaryIO", scratch.file))
             scratch.flush()
-            found = check_export(scratch.name)
+            found = check_export(Path(scratch.name))
         if found != rows:
             raise VerificationError(f"the export restores {found}, where the database held {rows}")
         details = {

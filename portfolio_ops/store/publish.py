@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from portfolio_ops.errors import NotPermittedError, RefusedError
-from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory
+from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory, start_writeback
 from portfolio_ops.store.artifact import Artifact, Content, Metadata, encode_trailer, read_artifact, verify_content
 
 _LEVEL = 3
 _THREADS_MOST = 4  # memory grows with threads; four outrun any disk a small server has
+_WRITEBACK_BYTES = 8 << 20
 _MODE = 0o640
 _NAMES_MOST = 10_000
 
@@ -64,12 +65,15 @@ class Draft:
 
         threads = min(len(os.sched_getaffinity(0)), _THREADS_MOST)
         compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=threads, write_checksum=True)
-        digest, length = hashlib.sha256(), 0
+        digest, length, started = hashlib.sha256(), 0, 0
         with compressor.stream_writer(self._file, size=-1 if size is None else size, closefd=False) as writer:
             for chunk in chunks:
                 digest.update(chunk)
                 writer.write(chunk)
                 length += len(chunk)
+                if self._file.tell() - started > _WRITEBACK_BYTES:
+                    started = self._file.tell()
+                    start_writeback(self._file.fileno())
         self._file.flush()
         os.fsync(self._file.fileno())
         self._payload_bytes = self._file.tell()

@@ -1,0 +1,124 @@
+"""`portfolio-ops logs`: rotate the site's logs, or read one as if it had never been rotated."""
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from portfolio_ops.cli import present
+from portfolio_ops.cli.backup import wait_option
+from portfolio_ops.cli.context import Context
+from portfolio_ops.config import parse_duration
+from portfolio_ops.errors import ExitCode
+from portfolio_ops.jobs.rotate import rotate_logs
+from portfolio_ops.logs.read import LogReader, Period, choose, matching_lines
+
+
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:  # noqa: ARG001
+    """A moment: RFC 3339, a date with or without a time of the host's clock, or how long ago."""
+    if value is None:
+        return None
+    try:
+        return datetime.now(UTC) - parse_duration(value)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{value!r} is no time; write 2025-10-14, '2025-10-14 14:30' or 6h (ago)") from error
+
+
+def _pattern(ctx: click.Context, param: click.Parameter, value: str | None) -> re.Pattern[bytes] | None:  # noqa: ARG001
+    """A regular expression on bytes."""
+    try:
+        return None if value is None else re.compile(value.encode("utf-8", "surrogateescape"))
+    except re.error as error:
+        raise click.BadParameter(f"{value!r} is no regular expression: {error}") from error
+
+
+@click.group("logs")
+def command() -> None:
+    r"""Rotate the site's logs, or read archives and live file as one.
+
+    \b
+    Examples:
+      portfolio-ops logs rotate
+      portfolio-ops logs show --since 2d --grep ' 50[0-9] '
+    """
+
+
+@command.command("rotate")
+@wait_option
+@click.pass_obj
+def rotate(context: Context, wait: timedelta) -> ExitCode:
+    """Move whole lines of every log into logs-archive/, losing none; then prune the archives."""
+    outcome = rotate_logs(context.site(), wait=wait)
+    data = {
+        "artifacts": [
+            {
+                **present.artifact_data(artifact),
+                "log": artifact.metadata.details["log"],
+                "lines": artifact.metadata.details["lines"],
+            }
+            for artifact in outcome.made
+        ],
+        "pruned": [present.artifact_data(artifact) for artifact in outcome.pruned],
+        "seconds": round(outcome.seconds, 3),
+    }
+
+    def human() -> None:
+        if not outcome.made:
+            print("nothing to rotate: no log has a new line")
+        for artifact in outcome.made:
+            details, content = artifact.metadata.details, artifact.metadata.content.bytes
+            print(
+                f"{artifact.path}  ({details['lines']:,} lines of {present.printable(details['log'])}, "
+                f"{present.size(artifact.bytes)} of {present.size(content)}, id {artifact.id})"
+            )
+        for artifact in outcome.pruned:
+            print(f"pruned {artifact.path.name}")
+
+    return context.finish("logs rotate", data, human)
+
+
+@command.command("show")
+@click.option("--since", metavar="TIME", callback=_moment, help="Leave out archives that ended before.")
+@click.option("--until", metavar="TIME", callback=_moment, help="Leave out what began later.")
+@click.option(
+    "--grep", "pattern", metavar="PATTERN", callback=_pattern, help="Only lines in which it is found (Python's re)."
+)
+@click.option("--log", "name", metavar="NAME", help="Which log, where the site has several.")
+@click.pass_obj
+def show(
+    context: Context,
+    since: datetime | None,
+    until: datetime | None,
+    pattern: re.Pattern[bytes] | None,
+    name: str | None,
+) -> ExitCode:
+    r"""Write a log's archives and its live file to stdout as one stream of bytes.
+
+    --since and --until choose whole pieces by when they were rotated, since lines carry no time that is sure: every
+    line written between them is shown, with others of the same pieces. With --json, the archives are listed instead.
+
+    \b
+    Times: 2025-10-14, '2025-10-14 14:30' (the host's clock), 2025-10-14T12:30:00Z, 6h (ago).
+    """
+    site = context.site()
+    log = choose(site, name)
+    reader = LogReader(site, log, Period(since, until), lambda text: print(f"warning: {text}", file=sys.stderr))
+    if context.json:
+        pieces = [
+            {
+                **present.artifact_data(artifact),
+                **{key: artifact.metadata.details[key] for key in ("since", "lines", "stream", "from", "to")},
+            }
+            for artifact in reader.pieces()
+        ]
+        return context.finish("logs show", {"log": log, "archives": pieces}, lambda: None)
+    out = sys.stdout.buffer
+    for chunk in reader.chunks() if pattern is None else matching_lines(reader.chunks(), pattern):
+        out.write(chunk)
+    out.flush()
+    return ExitCode.OK

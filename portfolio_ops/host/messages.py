@@ -1,0 +1,35 @@
+"""The kinds of journal entries, each with an id that never changes (journalctl MESSAGE_ID=..., `journalctl -x`).
+
+`systemd/portfolio-ops.catalog` explains every one, with cause and cure. A new kind takes a new id from
+`systemd-id128 new`; an id is never given to another meaning.
+"""
+
+from dataclasses import dataclass
+
+CRITICAL, ERROR, WARNING, NOTICE, INFO = 2, 3, 4, 5, 6
+"""Priorities, as in syslog(3)."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A kind of entry: its 128-bit id in hex, and its priority."""
+
+    id: str
+    priority: int
+
+
+BACKUP_PUBLISHED = Message("b526b926913f4c218b5ee1c6820ad0a1", INFO)
+LOGS_ROTATED = Message("eda287a3b2ad49afadd6bef6912817c8", INFO)
+NOTHING_TO_ROTATE = Message("171fddcf4b8f4872af3da9f550ef0abd", INFO)
+LOG_REFUSED = Message("e60ade58a65f4949acf54f7afb97fb9a", ERROR)
+LOSS_WINDOW = Message("2748e236595f47568cea58d4c6a3b601", WARNING)
+ROTATION_RECOVERED = Message("ac9fb117254441259a7b26ca49dae7d4", NOTICE)
+JOB_FAILED = Message("c70b02e5bd064385914903aa8cbd6ee8", ERROR)
+JOB_WAITING = Message("c9f6fd55de924b08bd0af2cd7427f8e5", NOTICE)
+RUN_DIED = Message("dfa3861702ae4e5d86244433bcaaa9fc", WARNING)
+PRUNED = Message("04d77361332b4beb99e8fd2e24ac33e9", INFO)
+ARTIFACT_PROBLEM = Message("5fe8a70062dd41ecb4bb51233d2d6b26", WARNING)
+CHECK_FAILED = Message("4fb924075c274eb98ceaba2802f66894", ERROR)
+CHECK_RECOVERED = Message("ecbe94d86e63420a9f294d6a9b4a3acc", NOTICE)
+ALERT = Message("8e14db9c144a4d58aa81adad21c1283a", CRITICAL)
+SIDE_FILES_FOREIGN = Message("8ea234a40ed242e994ebd4cb29303c52", WARNING)

@@ -1,0 +1,73 @@
+"""What systemd knows of a site's timers, in one call of `systemctl show`."""
+
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+_JOBS = ("backup-daily", "backup-social", "logs-rotate", "check")
+_PROPERTIES = "Id,LoadState,ActiveState,NextElapseUSecRealtime,LastTriggerUSec,Result"
+_RUNS_HERE = Path("/run/systemd/system")  # sd_booted(3)
+_TIMEOUT = 10
+
+
+@dataclass(frozen=True)
+class TimerState:
+    """A timer as systemd sees it now.
+
+    Attributes:
+        next: When it will elapse by the calendar; None where it is not scheduled.
+        last: When it last elapsed; None if never.
+        active: Whether it is running.
+        result: Of the timer itself, `success` if all is well.
+    """
+
+    next: datetime | None
+    last: datetime | None
+    active: bool
+    result: str
+
+
+def timer_states(site: str) -> dict[str, TimerState] | None:
+    """The states of a site's timers by job; jobs whose timer is not installed are left out.
+
+    Returns:
+        None where no systemd runs, or where it does not answer.
+    """
+    if not _RUNS_HERE.is_dir():
+        return None
+    units = [f"portfolio-{job}@{site}.timer" for job in _JOBS]
+    try:
+        done = subprocess.run(  # noqa: S603  (an argument list; the site's name was checked)
+            ["systemctl", "show", "--timestamp=unix", f"--property={_PROPERTIES}", *units],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return parse(done.stdout)
+
+
+def parse(text: str) -> dict[str, TimerState]:
+    """The blocks of `systemctl show --timestamp=unix`, one a unit."""
+    states = {}
+    for block in text.split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if values.get("LoadState") != "loaded":
+            continue
+        job = values["Id"].removeprefix("portfolio-").partition("@")[0]
+        states[job] = TimerState(
+            _moment(values.get("NextElapseUSecRealtime", "")),
+            _moment(values.get("LastTriggerUSec", "")),
+            values.get("ActiveState") == "active",
+            values.get("Result", ""),
+        )
+    return states
+
+
+def _moment(value: str) -> datetime | None:
+    """`@1792137600` as a moment; systemd writes nothing, `n/a` or `@0` for never."""
+    seconds = value.removeprefix("@")
+    return datetime.fromtimestamp(int(seconds), UTC) if seconds.isdigit() and int(seconds) else None
