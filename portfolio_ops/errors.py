@@ -3,6 +3,8 @@
 An error says what was tried, what is wrong, and what to do next (`suggestion`).
 """
 
+import errno
+import os
 from enum import IntEnum, unique
 
 
@@ -29,6 +31,7 @@ class PortfolioOpsError(Exception):
         message: What was tried and what is wrong, one line.
         suggestion: What to do next, one line; empty only where nothing can be done.
         code: A stable word for programs, in the JSON output.
+        reported: Whether the journal entry that tells of it has been written.
     """
 
     exit_code: ExitCode = ExitCode.FAILED
@@ -38,6 +41,7 @@ class PortfolioOpsError(Exception):
         super().__init__(message)
         self.message = message
         self.suggestion = suggestion
+        self.reported = False
 
 
 class UsageError(PortfolioOpsError):
@@ -91,3 +95,18 @@ class VerificationError(PortfolioOpsError):
 
     exit_code = ExitCode.VERIFICATION_FAILED
     code = "VERIFICATION_FAILED"
+
+
+def explained(error: OSError) -> PortfolioOpsError:
+    """An operating system's error as ours, with the cure where it is known."""
+    where = f": {error.filename}" if error.filename else ""
+    text = f"{os.strerror(error.errno) if error.errno else error}{where}"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return NotPermittedError(
+            text, suggestion="run as the site's owner; inside a unit, check ReadWritePaths= of its drop-in"
+        )
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return PortfolioOpsError(
+            text, suggestion="free some space; nothing was published or pruned, and the next run starts afresh"
+        )
+    return PortfolioOpsError(text, suggestion="see the kernel log (journalctl -k) for faults of the disk")

@@ -12,7 +12,8 @@ import click
 
 from portfolio_ops import __version__
 from portfolio_ops.cli.context import Context, envelope
-from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError
+from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError, explained
+from portfolio_ops.host.journal import one_line, stderr_is_journal
 
 COMMANDS = {
     "backup": "Make a verified backup now: daily, social, gallery.",
@@ -26,6 +27,7 @@ COMMANDS = {
 }
 """Each command, in `portfolio_ops.cli.<name>` under the same name, and its line in the help. Loaded when it is used."""
 
+_GROUPS = {"backup", "logs", "config"}
 _HIDDEN = {"alert"}
 _MODULES = {"list": "listing"}
 
@@ -89,7 +91,11 @@ def run(arguments: list[str]) -> int:
         return _failed(arguments, rows, error.exit_code, as_json=as_json)
     except PortfolioOpsError as error:
         row = (error.code, error.message, error.suggestion)
-        return _failed(arguments, [row], error.exit_code, as_json=as_json)
+        return _failed(arguments, [row], error.exit_code, as_json=as_json, told=error.reported)
+    except OSError as error:
+        known = explained(error)
+        row = (known.code, known.message, known.suggestion)
+        return _failed(arguments, [row], known.exit_code, as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
         print("interrupted: what was not published is gone, nothing else changed", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -105,14 +111,31 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG0
     sys.exit(128 + number)
 
 
-def _failed(arguments: list[str], errors: list[tuple[str, str, str]], code: ExitCode, *, as_json: bool) -> int:
+def _failed(
+    arguments: list[str], errors: list[tuple[str, str, str]], code: ExitCode, *, as_json: bool, told: bool = False
+) -> int:
+    """Report errors; `told`: a job's own entry has said it already, in the journal or on stderr."""
     if as_json:
         rows = [{"code": word, "message": message, "suggestion": cure} for word, message, cure in errors]
-        words = [word for word in arguments if not word.startswith("-")]
-        print(json.dumps(envelope(" ".join(words[:2]), code, None, rows), indent=2))
+        print(json.dumps(envelope(_command_words(arguments), code, None, rows), indent=2))
+        return code
+    if told and stderr_is_journal():
         return code
     for _, message, _ in errors:
-        print(f"error: {message}", file=sys.stderr)
+        if not told:
+            print(f"error: {one_line(message)}", file=sys.stderr)
     for cure in dict.fromkeys(cure for _, _, cure in errors if cure):
-        print(f"  try: {cure}", file=sys.stderr)
+        print(f"  try: {one_line(cure)}", file=sys.stderr)
     return code
+
+
+def _command_words(arguments: list[str]) -> str:
+    """The command that was called, with its subcommand: `backup daily`."""
+    words = iter(arguments)
+    for word in words:
+        if word in {"--config", "--site"}:
+            next(words, None)
+        elif word in COMMANDS:
+            subcommand = next(words, "")
+            return f"{word} {subcommand}" if word in _GROUPS and not subcommand.startswith("-") else word
+    return ""

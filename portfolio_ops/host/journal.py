@@ -63,6 +63,13 @@ class Log:
             self._progress_shown = False
 
 
+def stderr_is_journal() -> bool:
+    """Whether what is written to stderr lands in the journal by itself ($JOURNAL_STREAM, systemd.exec(5))."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    status = os.fstat(sys.stderr.fileno())
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
 def one_line(text: str) -> str:
     """Text that cannot forge a second entry or move a cursor: what is not printable is escaped."""
     return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)

@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import Any, BinaryIO, cast
 
 from portfolio_ops.config import Site
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import require_space
+from portfolio_ops.host.files import TEMPORARY_PREFIX, require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.run import Task
 from portfolio_ops.sqlite.check import check_database
@@ -42,10 +42,10 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
             content = draft.write(_with_progress(image, log), size=image.bytes)
             details = {**details, **_described(image)}
         log.progress("Verifying the backup")
-        with TemporaryFile(dir=site.state) as scratch:
-            draft.read_back(scratch)
+        with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=task.folder) as scratch:
+            draft.read_back(cast("BinaryIO", scratch))
             scratch.flush()
-            facts = check_database(Path(f"/proc/self/fd/{scratch.fileno()}"))
+            facts = check_database(Path(scratch.name))
         details |= {
             "rows": facts.rows,
             "schema_sha256": facts.schema_sha256,

@@ -1,7 +1,6 @@
 """What every job does around its work: lock, record, sweep, work, report, prune."""
 
 import errno
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NotFoundError, NotPermittedError, PortfolioOpsError
+from portfolio_ops.errors import NotFoundError, PortfolioOpsError, explained
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import remove_temporaries
 from portfolio_ops.host.journal import Log
@@ -146,21 +145,6 @@ def prune_kind(site: Site, job: Job, *, wait: timedelta) -> list[Artifact]:
         return _pruned(site, job.kind, log)
 
 
-def explained(error: OSError) -> PortfolioOpsError:
-    """An operating system's error as ours, with the cure where it is known."""
-    where = f": {error.filename}" if error.filename else ""
-    text = f"{os.strerror(error.errno) if error.errno else error}{where}"
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return NotPermittedError(
-            text, suggestion="run as the site's owner; inside a unit, check ReadWritePaths= of its drop-in"
-        )
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return PortfolioOpsError(
-            text, suggestion="free some space; nothing was published or pruned, and the next run starts afresh"
-        )
-    return PortfolioOpsError(text, suggestion="see the kernel log (journalctl -k) for faults of the disk")
-
-
 def _report(log: Log, job: Job, failure: PortfolioOpsError, seconds: float) -> None:
     log.event(
         messages.JOB_FAILED,
@@ -169,3 +153,4 @@ def _report(log: Log, job: Job, failure: PortfolioOpsError, seconds: float) -> N
         suggestion=failure.suggestion,
         duration=round(seconds, 3),
     )
+    failure.reported = True

@@ -32,8 +32,8 @@ def check_database(file: Path) -> DatabaseFacts:
     """Check the whole structure, every index against its table, and count all rows.
 
     Args:
-        file: A database that nobody writes; `/proc/self/fd/N` will do. It is opened `immutable`: no lock is taken, and
-            a `-wal` beside it is not looked at.
+        file: A database that nobody writes. It is opened `immutable`: no lock is taken, and a `-wal` beside it is not
+            looked at.
 
     Raises:
         VerificationError: It is damaged, or no database.

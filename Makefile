@@ -1,0 +1,73 @@
+# `make demo` and `make test` do everything on a fresh Debian machine, as root. See README.md.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON := /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+
+# What the product itself stands on, for the demonstration.
+BASE_PACKAGES := python3-venv sqlite3 zstd
+# What the tests need beside it: filesystems, a booted host, real peers.
+TEST_PACKAGES := python3-systemd systemd systemd-container mmdebstrap xfsprogs btrfs-progs e2fsprogs \
+    openssh-client util-linux iproute2 strace gzip git
+
+.PHONY: help demo test unit integration hosttest host lint bench docs wheel clean
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+define install_packages
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  missing=$$(dpkg-query -W -f='$${Package} $${Status}\n' $(1) 2>/dev/null | awk '/ok installed/{print $$1}' | sort | \
+	    comm -13 - <(printf '%s\n' $(1) | sort)); \
+	  if [ -n "$$missing" ]; then echo "installing $$missing"; apt-get update -qq && $(APT) $$missing >/dev/null; fi; \
+	fi
+endef
+
+$(VENV)/product: pyproject.toml
+	$(call install_packages,$(BASE_PACKAGES))
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/tests: $(VENV)/product requirements/dev.txt
+	$(call install_packages,$(TEST_PACKAGES))
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
+	@# python3-systemd is the distribution's; one link shows it to this environment, and nothing else of the system.
+	ln -sfn /usr/lib/python3/dist-packages/systemd $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/systemd
+	touch $@
+
+demo: $(VENV)/product ## The main job on an embedded site with a live writer; cleans up (under two minutes)
+	$(BIN)/python demo/demo.py
+
+test: lint unit integration hosttest ## All tests and static gates
+
+unit: $(VENV)/tests ## Tests that take seconds
+	$(BIN)/python -m pytest -q tests/unit
+
+integration: $(VENV)/tests ## Real SQLite files, processes and filesystems
+	$(BIN)/python -m pytest -q tests/integration
+
+hosttest: $(VENV)/tests ## Booted Debian hosts, deployed by the real playbook
+	$(BIN)/python -m pytest -q tests/host
+
+host: $(VENV)/tests ## Leave a deployed host running to look at
+	$(BIN)/python tests/host/hostctl.py
+
+lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	.ci/units
+	.ci/ansible
+
+bench: $(VENV)/tests ## Side by side with the usual tools
+	$(BIN)/python benchmarks/snapshot.py
+	$(BIN)/python benchmarks/rotation.py
+
+wheel: $(VENV)/tests ## Build the wheel
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean: ## Remove what was built
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
