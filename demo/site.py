@@ -35,7 +35,7 @@ def main() -> None:
         "INSERT INTO comments(image, body) VALUES(?, ?)", ((i, f"What light, number {i}!") for i in range(20000))
     )
     connection.execute("COMMIT")
-    log = os.open(root / "logs/backend.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    log = os.open(root / "logs/backend.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (signal(2)'s signature)

@@ -12,7 +12,7 @@ import click
 
 from portfolio_ops import __version__
 from portfolio_ops.cli.context import Context, envelope
-from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError, explained
+from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError, UsageError, explained
 from portfolio_ops.host.journal import one_line, stderr_is_journal
 
 COMMANDS = {
@@ -78,31 +78,17 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run one command; errors become one message (or one JSON object) and an exit code."""
-    as_json = "--json" in arguments
     try:
         result: Any = cli.main(args=arguments, prog_name="portfolio-ops", standalone_mode=False)
-    except click.ClickException as error:
-        suggestion = "portfolio-ops --help"
-        if isinstance(error, click.UsageError) and error.ctx is not None:
-            suggestion = f"{error.ctx.command_path} --help"
-        return _failed(arguments, [("USAGE", error.format_message(), suggestion)], ExitCode.USAGE, as_json=as_json)
-    except ConfigurationError as error:
-        rows = [(error.code, problem, error.suggestion) for problem in error.problems]
-        return _failed(arguments, rows, error.exit_code, as_json=as_json)
-    except PortfolioOpsError as error:
-        row = (error.code, error.message, error.suggestion)
-        return _failed(arguments, [row], error.exit_code, as_json=as_json, told=error.reported)
-    except OSError as error:
-        known = explained(error)
-        row = (known.code, known.message, known.suggestion)
-        return _failed(arguments, [row], known.exit_code, as_json=as_json)
+    except (click.ClickException, PortfolioOpsError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader (head, less) has enough. Python would complain again while flushing at exit.
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+            return 128 + signal.SIGPIPE
+        return _failed(arguments, error)
     except (KeyboardInterrupt, click.Abort):
         print("interrupted: what was not published is gone, nothing else changed", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader (head, less) has enough. Python would complain again while flushing at exit.
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-        return 128 + signal.SIGPIPE
     return result if isinstance(result, int) else ExitCode.OK
 
 
@@ -111,22 +97,29 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG0
     sys.exit(128 + number)
 
 
-def _failed(
-    arguments: list[str], errors: list[tuple[str, str, str]], code: ExitCode, *, as_json: bool, told: bool = False
-) -> int:
-    """Report errors; `told`: a job's own entry has said it already, in the journal or on stderr."""
-    if as_json:
-        rows = [{"code": word, "message": message, "suggestion": cure} for word, message, cure in errors]
-        print(json.dumps(envelope(_command_words(arguments), code, None, rows), indent=2))
-        return code
-    if told and stderr_is_journal():
-        return code
-    for _, message, _ in errors:
-        if not told:
-            print(f"error: {one_line(message)}", file=sys.stderr)
-    for cure in dict.fromkeys(cure for _, _, cure in errors if cure):
-        print(f"  try: {one_line(cure)}", file=sys.stderr)
-    return code
+def _failed(arguments: list[str], error: click.ClickException | PortfolioOpsError | OSError) -> int:
+    """Report a failure, for a program or for a person, and return its exit code."""
+    failure = _as_ours(error)
+    messages = failure.problems if isinstance(failure, ConfigurationError) else [failure.message]
+    if "--json" in arguments:
+        rows = [{"code": failure.code, "message": each, "suggestion": failure.suggestion} for each in messages]
+        print(json.dumps(envelope(_command_words(arguments), failure.exit_code, None, rows), indent=2))
+    elif not failure.reported:
+        for each in messages:
+            print(f"error: {one_line(each)}", file=sys.stderr)
+    # A job's failure is in the journal already, its cure in a field; there it needs no second line.
+    if failure.suggestion and not (failure.reported and stderr_is_journal()) and "--json" not in arguments:
+        print(f"  try: {one_line(failure.suggestion)}", file=sys.stderr)
+    return failure.exit_code
+
+
+def _as_ours(error: click.ClickException | PortfolioOpsError | OSError) -> PortfolioOpsError:
+    if isinstance(error, PortfolioOpsError):
+        return error
+    if isinstance(error, OSError):
+        return explained(error)
+    path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "portfolio-ops"
+    return UsageError(error.format_message(), suggestion=f"{path} --help")
 
 
 def _command_words(arguments: list[str]) -> str:
