@@ -19,8 +19,8 @@ help: ## Show the targets
 
 define install_packages
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  missing=$$(dpkg-query -W -f='$${Package} $${Status}\n' $(1) 2>/dev/null | awk '/ok installed/{print $$1}' | sort | \
-	    comm -13 - <(printf '%s\n' $(1) | sort)); \
+	  missing=$$(comm -13 <({ dpkg-query -W -f='$${Package} $${Status}\n' $(1) 2>/dev/null || true; } | awk '/ok installed/{print $$1}' | sort) \
+	    <(printf '%s\n' $(1) | sort)); \
 	  if [ -n "$$missing" ]; then echo "installing $$missing"; apt-get update -qq && $(APT) $$missing >/dev/null; fi; \
 	fi
 endef
@@ -63,8 +63,8 @@ lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 	.ci/ansible
 
 bench: $(VENV)/tests ## Side by side with the usual tools
-	$(BIN)/python benchmarks/snapshot.py
-	$(BIN)/python benchmarks/rotation.py
+	$(BIN)/python -m benchmarks.snapshot
+	$(BIN)/python -m benchmarks.rotation
 
 wheel: $(VENV)/tests ## Build the wheel
 	$(BIN)/python -m build --wheel --outdir dist .

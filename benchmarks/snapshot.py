@@ -1,6 +1,6 @@
 """Full snapshots side by side: ours, `sqlite3 .backup` + gzip, and `zstd -3 -T0` of the idle file (the limit).
 
-    python benchmarks/snapshot.py --size 1000 --rounds 3
+    python -m benchmarks.snapshot --size 1000 --rounds 3
 
 Runs alternate (A B C A B C), whole processes, medians; the page cache is warm for all. Needs sqlite3, gzip and zstd.
 """
@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from data import make_database
+from benchmarks.data import make_database
 
 OURS = """
 import sys

@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,8 +50,7 @@ def site(tmp_path: Path) -> Site:
 
 
 @pytest.fixture(autouse=True)
-def _no_site_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_site_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or notifies what the machine it runs on has configured."""
     monkeypatch.delenv("PORTFOLIO_OPS_CONFIG", raising=False)
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    return

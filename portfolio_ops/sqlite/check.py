@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 
 from portfolio_ops.errors import VerificationError
+from portfolio_ops.sqlite.connection import immutable
 
 _PROBLEMS_MOST = 5
 _CACHE_KIB = 16_384
@@ -39,9 +40,7 @@ def check_database(file: Path) -> DatabaseFacts:
         VerificationError: It is damaged, or no database.
     """
     try:
-        connection = apsw.Connection(
-            f"file:{_uri_path(file)}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        )
+        connection = immutable(file)
         try:
             connection.pragma("cache_size", -_CACHE_KIB)
             _require_integrity(connection)
@@ -55,11 +54,6 @@ def check_database(file: Path) -> DatabaseFacts:
 _SUGGESTION = (
     "run PRAGMA integrity_check on the live database: if it too is damaged, restore the latest verified backup"
 )
-
-
-def _uri_path(path: Path) -> str:
-    """A path inside a URI (<https://www.sqlite.org/uri.html>, section 3.1)."""
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def _require_integrity(connection: apsw.Connection) -> None:

@@ -52,6 +52,18 @@ def reading(database: Path) -> Iterator[apsw.Connection]:
         connection.close()
 
 
+def immutable(file: Path) -> apsw.Connection:
+    """A connection to a file that nobody writes: no lock is taken, and a `-wal` beside it is not looked at."""
+    return apsw.Connection(
+        f"file:{_uri_path(file)}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    )
+
+
+def _uri_path(path: Path) -> str:
+    """A path inside a URI (<https://www.sqlite.org/uri.html>, section 3.1)."""
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size

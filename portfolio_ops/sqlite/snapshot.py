@@ -20,14 +20,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import TYPE_CHECKING
 
 import apsw
 
 from portfolio_ops.errors import PortfolioOpsError, RefusedError
-from portfolio_ops.host.files import open_regular
-from portfolio_ops.sqlite.connection import reading
+from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
+from portfolio_ops.sqlite.connection import immutable, reading
 from portfolio_ops.sqlite.wal import frame_offset, newest_frames
 from portfolio_ops.sqlite.wal_index import read_wal_index
 
@@ -130,6 +130,33 @@ def snapshot(database: Path, scratch: Path) -> Iterator[Snapshot]:
                 yield _wal_snapshot(connection, descriptors, main, path)
             else:
                 yield _copied_snapshot(connection, descriptors, main, scratch, journal_mode)
+
+
+@contextlib.contextmanager
+def reading_one_moment(database: Path, scratch: Path) -> Iterator[apsw.Connection]:
+    """A connection to a database as it is at one moment, for as long as the block runs, holding no writer up.
+
+    With a WAL that is a read transaction. Without one, a read transaction would keep writers from committing for as
+    long as it is open: a copy is read instead, in the folder `scratch`.
+
+    Raises:
+        PortfolioOpsError: As `snapshot`.
+    """
+    with reading(database) as connection:
+        if connection.pragma("journal_mode") == "wal":
+            connection.execute("BEGIN")
+            yield connection
+            return
+    with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=scratch) as copy:
+        with snapshot(database, scratch) as image:
+            for chunk in image.chunks():
+                copy.write(chunk)
+        copy.flush()
+        connection = immutable(Path(copy.name))
+        try:
+            yield connection
+        finally:
+            connection.close()
 
 
 def _opened(descriptors: contextlib.ExitStack, path: Path) -> int:

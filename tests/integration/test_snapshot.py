@@ -17,6 +17,7 @@ import pytest
 
 from portfolio_ops.errors import BusyError, NotFoundError, PortfolioOpsError, RefusedError
 from portfolio_ops.sqlite import snapshot as engine
+from portfolio_ops.sqlite import wal_index
 from portfolio_ops.sqlite.check import check_database
 from portfolio_ops.sqlite.snapshot import snapshot
 
@@ -234,7 +235,7 @@ def test_commits_between_our_begin_and_our_look_at_the_index(
     writer.execute("UPDATE accounts SET note = 'before'")
     if backfilled_before:
         writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    look = engine.read_wal_index
+    look = wal_index.read_wal_index
 
     def commits_first(descriptor: int) -> Any:
         writer.execute("UPDATE accounts SET note = 'after'")
