@@ -10,9 +10,9 @@ APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recomm
 BASE_PACKAGES := python3-venv sqlite3 zstd
 # What the tests need beside it: filesystems, a booted host, real peers.
 TEST_PACKAGES := python3-systemd systemd systemd-container mmdebstrap xfsprogs btrfs-progs e2fsprogs \
-    openssh-client util-linux iproute2 strace gzip git
+    openssh-client netcat-openbsd util-linux iproute2 strace gzip git
 
-.PHONY: help demo test unit integration hosttest host lint bench docs wheel clean
+.PHONY: help demo test unit integration hosttest host lint bench docs lock wheel clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,13 +47,17 @@ unit: $(VENV)/tests ## Tests that take seconds
 	$(BIN)/python -m pytest -q tests/unit
 
 integration: $(VENV)/tests ## Real SQLite files, processes and filesystems
-	$(BIN)/python -m pytest -q tests/integration
+	$(BIN)/python -m pytest -q -n 2 tests/integration
 
 hosttest: $(VENV)/tests ## Booted Debian hosts, deployed by the real playbook
-	$(BIN)/python -m pytest -q tests/host
+	@# Each host is one process: they run side by side.
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target hosttest-bookworm hosttest-trixie
+
+hosttest-%: $(VENV)/tests
+	$(BIN)/python -m pytest -q tests/host -k $*
 
 host: $(VENV)/tests ## Leave a deployed host running to look at
-	$(BIN)/python tests/host/hostctl.py
+	$(BIN)/python -m tests.host.hostctl
 
 lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 	$(BIN)/ruff check .
@@ -65,6 +69,12 @@ lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 bench: $(VENV)/tests ## Side by side with the usual tools
 	$(BIN)/python -m benchmarks.snapshot
 	$(BIN)/python -m benchmarks.rotation
+
+docs: $(VENV)/tests ## Write the reference pages from the code
+	$(BIN)/python -m docs.generate
+
+lock: $(VENV)/tests ## Pin what is deployed, with hashes
+	$(BIN)/python requirements/wheelhouse.py lock
 
 wheel: $(VENV)/tests ## Build the wheel
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -42,16 +42,16 @@ wait_option = click.option(
 
 @click.group("backup")
 def command() -> None:
-    r"""Make a verified backup now.
+    """Make a verified backup now.
 
     \b
     Examples:
       portfolio-ops backup daily
       portfolio-ops --site shop backup gallery "Winter light"
-    """
+    """  # noqa: D301  (click's own mark, the character, not two)
 
 
-@command.command("daily")
+@command.command("daily", short_help="The whole database.")
 @wait_option
 @click.pass_obj
 def daily(context: Context, wait: timedelta) -> ExitCode:
@@ -59,7 +59,7 @@ def daily(context: Context, wait: timedelta) -> ExitCode:
     return _finish(context, "backup daily", backup_daily(context.site(), wait=wait))
 
 
-@command.command("social")
+@command.command("social", short_help="The tables of [social], as SQL.")
 @wait_option
 @click.pass_obj
 def social(context: Context, wait: timedelta) -> ExitCode:
@@ -67,7 +67,7 @@ def social(context: Context, wait: timedelta) -> ExitCode:
     return _finish(context, "backup social", backup_social(context.site(), wait=wait))
 
 
-@command.command("gallery")
+@command.command("gallery", short_help="The whole database, because a gallery was added.")
 @click.argument("name")
 @wait_option
 @click.pass_obj

@@ -39,16 +39,16 @@ def _pattern(ctx: click.Context, param: click.Parameter, value: str | None) -> r
 
 @click.group("logs")
 def command() -> None:
-    r"""Rotate the site's logs, or read archives and live file as one.
+    """Rotate the site's logs, or read archives and live file as one.
 
     \b
     Examples:
       portfolio-ops logs rotate
       portfolio-ops logs show --since 2d --grep ' 50[0-9] '
-    """
+    """  # noqa: D301  (click's own mark, the character, not two)
 
 
-@command.command("rotate")
+@command.command("rotate", short_help="Archive whole lines of every log, losing none.")
 @wait_option
 @click.pass_obj
 def rotate(context: Context, wait: timedelta) -> ExitCode:
@@ -82,7 +82,7 @@ def rotate(context: Context, wait: timedelta) -> ExitCode:
     return context.finish("logs rotate", data, human)
 
 
-@command.command("show")
+@command.command("show", short_help="Read archives and live file as one stream.")
 @click.option("--since", metavar="TIME", callback=_moment, help="Leave out archives that ended before.")
 @click.option("--until", metavar="TIME", callback=_moment, help="Leave out what began later.")
 @click.option(
@@ -97,14 +97,14 @@ def show(
     pattern: re.Pattern[bytes] | None,
     name: str | None,
 ) -> ExitCode:
-    r"""Write a log's archives and its live file to stdout as one stream of bytes.
+    """Write a log's archives and its live file to stdout as one stream of bytes.
 
     --since and --until choose whole pieces by when they were rotated, since lines carry no time that is sure: every
     line written between them is shown, with others of the same pieces. With --json, the archives are listed instead.
 
     \b
     Times: 2025-10-14, '2025-10-14 14:30' (the host's clock), 2025-10-14T12:30:00Z, 6h (ago).
-    """
+    """  # noqa: D301  (click's own mark, the character, not two)
     site = context.site()
     log = choose(site, name)
     reader = LogReader(site, log, Period(since, until), lambda text: print(f"warning: {text}", file=sys.stderr))

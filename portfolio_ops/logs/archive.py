@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from portfolio_ops.config import Site
@@ -90,6 +90,7 @@ class Archive:
                     "lines": counter.lines,
                     "inode": piece.inode,
                     "token": piece.token,
+                    "verified": {"at": datetime.now(UTC).isoformat(timespec="seconds"), "checks": ["sha256"]},
                     **details,
                 },
             )

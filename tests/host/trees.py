@@ -1,6 +1,6 @@
 """Debian trees to boot, made once a week by mmdebstrap and kept outside the checkout.
 
-python tests/host/trees.py        make both now
+python -m tests.host.trees        make both now
 """
 
 import hashlib

@@ -1,0 +1,168 @@
+"""Write the reference pages from the code itself.
+
+python -m docs.generate           write them
+python -m docs.generate --check   fail if one is out of date
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from portfolio_ops import config
+from portfolio_ops.cli.main import cli
+from portfolio_ops.errors import ExitCode
+from portfolio_ops.host import messages
+
+HERE = Path(__file__).parent
+SYSTEMD = HERE.parent / "systemd"
+_WIDTH = 100
+
+_EXITS = {
+    ExitCode.OK: "All went well.",
+    ExitCode.FAILED: "It was tried and failed; nothing was published, nothing pruned. A later try may succeed.",
+    ExitCode.USAGE: "The command line or the configuration is wrong. All faults of a file are named at once.",
+    ExitCode.NOT_PERMITTED: "The user may not do this. Run it as the site's owner, or as root, which steps down.",
+    ExitCode.REFUSED: "A precondition does not hold; nothing was changed.",
+    ExitCode.NOT_FOUND: "A site, database, table or artifact that was named does not exist.",
+    ExitCode.BUSY: "Another run, or the site itself, holds what is needed.",
+    ExitCode.REMOTE_UNREACHABLE: "Reserved: no command of this version reaches another host.",
+    ExitCode.VERIFICATION_FAILED: "What was written was read back and is not what it should be. It was not published.",
+    ExitCode.FINDINGS: "The command worked, and found something late, failed or foreign (`status`).",
+}
+
+_KEYS = {
+    "site.root": "The site's folder, absolute. Relative paths below start here.",
+    "site.database": "Its SQLite database.",
+    "site.backups": "Where artifacts go: a folder of its own.",
+    "logs.files": "Its logs, below the root.",
+    "social.tables": "What the social export holds. A name that ends in `?` may be missing.",
+    "retention.daily": "How long daily backups are kept.",
+    "retention.social": "How long social exports are kept.",
+    "retention.event": "How long backups on an event are kept.",
+    "retention.logs": "How long archives of logs are kept.",
+    "retention.wal": "Reserved for continuous archiving; nothing reads it yet.",
+    "retention.minimum": "Verified daily backups that no rule may prune.",
+}
+
+
+def pages() -> dict[str, str]:
+    """Each reference page by its file's name."""
+    return {
+        "commands.md": _commands(),
+        "configuration.md": _configuration(),
+        "exit-codes.md": _exit_codes(),
+        "messages.md": _messages(),
+        "units.md": _units(),
+    }
+
+
+def _head(title: str, text: str) -> str:
+    return f"<!-- Written by docs/generate.py; a test holds it against the code. -->\n# {title}\n\n{text}\n"
+
+
+def _commands() -> str:
+    parts = [_head("Commands", "As `--help` shows them.")]
+
+    def add(command: click.Command, parent: click.Context | None, name: str) -> None:
+        context = click.Context(command, info_name=name, parent=parent, max_content_width=_WIDTH)
+        context.terminal_width = _WIDTH
+        parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n")
+        if isinstance(command, click.Group):
+            for each in command.list_commands(context):
+                child = command.get_command(context, each)
+                if child is not None:
+                    add(child, context, each)
+
+    add(cli, None, "portfolio-ops")
+    return "\n".join(parts)
+
+
+def _configuration() -> str:
+    rows = []
+    for section, keys in config._SCHEMA.items():  # noqa: SLF001  (the one description of the file)
+        for key, (_, default) in keys.items():
+            shown = "required" if default is config._REQUIRED else f"`{_toml(default)}`"  # noqa: SLF001
+            name = f"{section}.{key}"
+            rows.append(f"| `{name}` | {shown} | {_KEYS[name]} |")
+    return _head(
+        "Configuration",
+        "`/etc/portfolio-ops/<site>.toml`, one file a site; the name is of a-z, 0-9 and -. Unknown keys and wrong types "
+        "are errors, all reported at once (`portfolio-ops config check`). Durations are a number and `s`, `m`, `h`, `d` "
+        "or `w`, or several: `1w 3d`.\n\n| key | default | |\n|---|---|---|\n" + "\n".join(rows),
+    )
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f'"{each}"' for each in value) + "]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _exit_codes() -> str:
+    rows = "\n".join(f"| {code.value} | {code.name.lower().replace('_', ' ')} | {_EXITS[code]} |" for code in ExitCode)
+    return _head(
+        "Exit codes",
+        "The same with and without `--json`. An unknown code is a failure. `status --nagios` uses 0, 1, 2, 3 as "
+        "monitoring plugins do. 128 + n: ended by signal n; what was not published is gone.\n\n"
+        f"| code | | |\n|---|---|---|\n{rows}",
+    )
+
+
+def _messages() -> str:
+    text = (SYSTEMD / "portfolio-ops.catalog").read_text()
+    entries = dict(re.findall(r"^-- ([0-9a-f]{32})\n(.*?)(?=^-- |\Z)", text, re.MULTILINE | re.DOTALL))
+    priorities = {2: "critical", 3: "error", 4: "warning", 5: "notice", 6: "info"}
+    parts = [
+        _head(
+            "Messages in the journal",
+            "Every entry has an id that never changes: `journalctl MESSAGE_ID=...` finds all of a kind, `journalctl -x` "
+            "shows the explanation. Fields are `PORTFOLIO_SITE=`, `PORTFOLIO_JOB=`, and those named here.",
+        )
+    ]
+    for name, kind in vars(messages).items():
+        if isinstance(kind, messages.Message):
+            head, _, body = entries[kind.id].partition("\n\n")
+            subject = re.search(r"^Subject: (.*)$", head, re.MULTILINE)
+            title = subject[1] if subject else name
+            words = re.sub(r"@(PORTFOLIO_[A-Z_]+)@", r"`\1`", body.strip())
+            parts.append(f"## {title}\n\n`{kind.id}` · {priorities[kind.priority]}\n\n{words}\n")
+    return "\n".join(parts)
+
+
+def _units() -> str:
+    rows = []
+    for path in sorted(SYSTEMD.iterdir()):
+        if path.suffix in {".service", ".timer", ".target", ".slice"}:
+            found = dict(
+                re.findall(
+                    r"^(Description|OnCalendar|ExecStart|OnUnitInactiveSec)=(.+)$", path.read_text(), re.MULTILINE
+                )
+            )
+            what = found.get("ExecStart", "").replace("/opt/portfolio-ops/current/bin/", "")
+            when = found.get("OnCalendar", "")
+            detail = f"`{what}`" if what else f"`OnCalendar={when}`" if when else ""
+            rows.append(f"| `{path.name}` | {found['Description'].replace('%i', '*site*')} | {detail} |")
+    return _head(
+        "Units",
+        "In `/usr/local/lib/systemd/system`; what belongs to one site is in drop-ins under `/etc/systemd/system`, which "
+        "the role writes. Your own drop-ins beside them stay.\n\n| unit | | |\n|---|---|---|\n" + "\n".join(rows),
+    )
+
+
+def main() -> None:
+    """Write the pages, or say which are out of date."""
+    stale = []
+    for name, text in pages().items():
+        path = HERE / "reference" / name
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text)
+    if stale and "--check" in sys.argv:
+        sys.exit(f"out of date, run `make docs`: {', '.join(stale)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""A booted host with a live site on it, as the tests and `make host` see it."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.host.droplet import Droplet
+from tests.host.trees import tree
+
+SUITES = ("bookworm", "trixie")
+FILESYSTEMS = {"bookworm": "ext4", "trixie": "xfs"}
+ROOT = Path("/mnt/volume/portfolio-prod")
+VARIABLES: dict[str, Any] = {
+    "portfolio_ops_sites": [
+        {"name": "shop", "root": str(ROOT), "mount_point": "/mnt/volume"},
+        {
+            "name": "blog",
+            "root": "/srv/blog",
+            "database": "blog.db",
+            "backups": "kept",
+            "logs": [],
+            "social_tables": ["posts", "gone?"],
+            "retention": {"daily": "10d", "minimum": 2},
+            "schedule": {"daily": "04:30"},
+        },
+    ]
+}
+
+
+class Host:
+    """A droplet with a live site, and shorthands for what the tests ask of it."""
+
+    def __init__(self, droplet: Droplet, suite: str) -> None:
+        self.droplet, self.suite = droplet, suite
+        self.run, self.try_run, self.write = droplet.run, droplet.try_run, droplet.write
+
+    def make_sites(self) -> None:
+        """The live site of the requirements, and a second one of the same user that is stopped."""
+        self.run("mkdir", "-p", f"{ROOT}/data", f"{ROOT}/logs", "/srv/backend", "/srv/blog")
+        self.run("chmod", "750", f"{ROOT}/data", f"{ROOT}/logs", "/srv/blog")
+        for name in ("backend.py", "compose.yaml"):
+            self.write(f"/srv/backend/{name}", (Path(__file__).parent / "site" / name).read_text())
+        blog = "CREATE TABLE posts(id INTEGER PRIMARY KEY, body TEXT); INSERT INTO posts(body) VALUES('one'), ('two');"
+        self.run("sqlite3", "/srv/blog/blog.db", f"PRAGMA journal_mode=wal; {blog}")
+        self.run("chown", "-R", "1001:1001", str(ROOT), "/srv/blog")
+        if self.suite == "trixie":
+            self.run("sh", "-c", "tar -C /image -c . | docker import - backend", timeout=300)
+        else:
+            run = "/usr/bin/setpriv --reuid=1001 --regid=1001 --clear-groups /usr/bin/python3 /srv/backend/backend.py"
+            unit = f"[Service]\nExecStart={run} {ROOT}\n[Install]\nWantedBy=multi-user.target\n"
+            self.write("/etc/systemd/system/backend.service", unit)
+            self.run("systemctl", "daemon-reload")
+            self.run("systemctl", "enable", "backend.service")
+        self.start_site()
+
+    def start_site(self) -> None:
+        if self.suite == "trixie":
+            self.run("docker", "compose", "--project-directory", "/srv/backend", "up", "--detach", timeout=120)
+        else:
+            self.run("systemctl", "start", "backend.service")
+        self.until(lambda: self.site_commits() > 0, "the site writes")
+
+    def stop_site(self) -> None:
+        if self.suite == "trixie":
+            self.run("docker", "compose", "--project-directory", "/srv/backend", "stop", timeout=120)
+        else:
+            self.run("systemctl", "stop", "backend.service")
+
+    def site(self) -> dict[str, Any]:
+        """What the site says of itself."""
+        report: dict[str, Any] = json.loads(self.run("cat", f"{ROOT}/state.json"))
+        return report
+
+    def site_commits(self) -> int:
+        done = self.try_run("cat", f"{ROOT}/state.json")
+        return int(json.loads(done.stdout)["commits"]) if done.returncode == 0 else 0
+
+    def deploy(self, *options: str, **changes: Any) -> str:
+        """Run the playbook as a user would; gives its output."""
+        done = self.droplet.play("deploy.yml", {**VARIABLES, **changes}, *options)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        return done.stdout
+
+    def tool(self, *words: str) -> dict[str, Any]:
+        """The data of a command's JSON answer; its exit code may be that of findings."""
+        done = self.try_run("portfolio-ops", "--site", "shop", "--json", *words)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode in {0, 10}, answer["errors"]
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def files(self, kind: str) -> list[str]:
+        return self.run("ls", "-A", f"{ROOT}/backups/{kind}").split()
+
+    def journal(self, *matches: str, since: str = "") -> list[dict[str, Any]]:
+        """Entries of the journal, as programs see them."""
+        self.run("journalctl", "--sync")
+        options = ["--output=json", "--no-pager", *([f"--since={since}"] if since else [])]
+        lines = self.run("journalctl", *options, *matches).splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def now(self) -> str:
+        """The host's time, for `journal(since=)`; what is logged next comes later."""
+        time.sleep(1.1)
+        return self.run("date", "+%Y-%m-%d %H:%M:%S").strip()
+
+    def show(self, unit: str, name: str) -> str:
+        return self.run("systemctl", "show", "--value", f"--property={name}", unit).strip()
+
+    def until(self, true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+            time.sleep(0.1)
+
+
+def droplet_of(suite: str, folder: Path) -> Droplet:
+    """A host of a suite, not booted yet. On Debian 13 the site is a container."""
+    docker = suite == "trixie"
+    binds = {tree("image"): Path("/image")} if docker else {}
+    return Droplet(f"{suite}-host", tree(suite), folder, filesystem=FILESYSTEMS[suite], docker=docker, binds=binds)

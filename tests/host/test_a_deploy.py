@@ -1,0 +1,104 @@
+"""Deploying: on a virgin host, again, with changes. These run first, in this order, and leave the host deployed."""
+
+import re
+from typing import Any
+
+from tests.host.hosts import ROOT, VARIABLES, Host
+
+UNITS = ("backup-daily", "backup-social", "logs-rotate", "check")
+
+
+def changed(output: str) -> int:
+    found = re.search(r"changed=(\d+)", output)
+    assert found is not None
+    return int(found[1])
+
+
+def test_the_target_has_neither_compiler_nor_network_nor_pip(host: Host) -> None:
+    for program in ("gcc", "cc", "pip", "pip3"):
+        assert host.try_run("which", program).returncode != 0
+    assert host.run("ip", "-brief", "link", "show", "up").split()[0] == "lo"
+    assert host.try_run("python3", "-c", "import ensurepip").returncode != 0
+
+
+def test_check_mode_works_on_a_virgin_host_and_changes_nothing(host: Host) -> None:
+    assert changed(host.deploy("--check", "--diff")) > 0
+    assert host.try_run("test", "-e", "/opt/portfolio-ops").returncode != 0
+    assert host.try_run("test", "-e", "/etc/portfolio-ops").returncode != 0
+    assert host.try_run("test", "-e", f"{ROOT}/backups").returncode != 0
+
+
+def test_deploying_twice_changes_nothing_the_second_time(host: Host) -> None:
+    assert changed(host.deploy()) > 0
+    assert changed(host.deploy()) == 0
+    assert changed(host.deploy("--check", "--diff")) == 0
+
+
+def test_the_first_backup_is_made(deployed: Host) -> None:
+    assert len(deployed.files("daily")) == 1
+    assert deployed.show("portfolio-backup-daily@shop.service", "Result") == "success"
+
+
+def test_every_timer_is_listed_with_its_next_run(deployed: Host) -> None:
+    listed = deployed.run("systemctl", "list-timers", "--no-pager", "portfolio-*")
+    for site in ("shop", "blog"):
+        for unit in UNITS:
+            [line] = [line for line in listed.splitlines() if f"portfolio-{unit}@{site}.timer" in line]
+            assert re.match(r"\w{3} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", line), line
+    assert "02:0" in re.search(r".*portfolio-backup-daily@shop.timer.*", listed)[0]  # type: ignore[index]
+    assert "04:3" in re.search(r".*portfolio-backup-daily@blog.timer.*", listed)[0]  # type: ignore[index]
+    for job in ("backup-daily", "backup-social", "logs-rotate"):
+        assert deployed.tool("status")["jobs"][job]["next_run"] is not None
+    assert deployed.run("systemctl", "--failed", "--no-legend").strip() == ""
+
+
+def test_the_installed_units_stand_before_systemd_itself(deployed: Host) -> None:
+    for unit in UNITS:
+        name = f"portfolio-{unit}@shop.service"
+        done = deployed.try_run("systemd-analyze", "verify", name)
+        assert (done.returncode, done.stderr) == (0, "")
+        # --threshold is in tenths.
+        deployed.run("systemd-analyze", "security", "--no-pager", "--threshold=5", name)
+        assert deployed.show(name, "User") == "1001"
+
+
+def test_the_configuration_is_what_was_asked_for(deployed: Host) -> None:
+    shown = deployed.run("portfolio-ops", "--site", "blog", "config", "show")
+    assert "/srv/blog" in shown
+    assert re.search(r"retention.daily\s+10d", shown)
+    assert deployed.run("portfolio-ops", "--site", "blog", "backup", "social").count("social-tables-") >= 1
+
+
+def test_a_misspelt_variable_is_refused_by_name(deployed: Host) -> None:
+    done = deployed.droplet.play("deploy.yml", {**VARIABLES, "portfolio_ops_keep_releases": 3}, "--check")
+    assert done.returncode != 0
+    assert "unknown variable: portfolio_ops_keep_releases" in done.stdout
+
+
+def test_a_fault_in_a_site_stops_the_play_before_its_timers(deployed: Host) -> None:
+    sites: list[dict[str, Any]] = [{**VARIABLES["portfolio_ops_sites"][0], "retention": {"daily": "30 days"}}]
+    done = deployed.droplet.play("deploy.yml", {"portfolio_ops_sites": [*sites, VARIABLES["portfolio_ops_sites"][1]]})
+    assert done.returncode != 0
+    assert "retention.daily" in done.stdout
+
+
+def test_a_site_that_is_no_longer_listed_keeps_its_data(deployed: Host) -> None:
+    deployed.deploy(portfolio_ops_sites=VARIABLES["portfolio_ops_sites"][:1])  # mends the fault above, too
+    assert "blog" not in deployed.run("systemctl", "list-timers", "--all", "--no-pager", "portfolio-*")
+    deployed.run("test", "-e", "/srv/blog/blog.db")
+    assert deployed.run("ls", "/srv/blog/kept/daily").split()
+    deployed.deploy()
+    assert "blog" in deployed.run("systemctl", "list-timers", "--no-pager", "portfolio-*")
+
+
+def test_a_root_that_is_not_there_is_refused(deployed: Host) -> None:
+    sites = [{"name": "new", "root": "/mnt/volume/nothing"}]
+    done = deployed.droplet.play("deploy.yml", {"portfolio_ops_sites": sites}, "--check")
+    assert done.returncode != 0
+    assert "Is its volume mounted?" in done.stdout
+
+
+def test_status_is_shown_by_its_playbook(deployed: Host) -> None:
+    done = deployed.droplet.play("status.yml", {})
+    assert done.returncode == 0, done.stdout
+    assert "backup-daily" in done.stdout
