@@ -1,5 +1,6 @@
 """What systemd knows of a site's timers, in one call of `systemctl show`."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,11 +40,13 @@ def timer_states(site: str) -> dict[str, TimerState] | None:
     units = [f"portfolio-{job}@{site}.timer" for job in _JOBS]
     try:
         done = subprocess.run(  # noqa: S603  (an argument list; the site's name was checked)
-            ["systemctl", "show", "--timestamp=unix", f"--property={_PROPERTIES}", *units],  # noqa: S607
+            ["systemctl", "show", f"--property={_PROPERTIES}", *units],  # noqa: S607
             capture_output=True,
             text=True,
             timeout=_TIMEOUT,
             check=True,
+            # systemctl writes times in its own zone and language, whatever --timestamp= says (252 and 257).
+            env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -51,7 +54,7 @@ def timer_states(site: str) -> dict[str, TimerState] | None:
 
 
 def parse(text: str) -> dict[str, TimerState]:
-    """The blocks of `systemctl show --timestamp=unix`, one a unit."""
+    """The blocks of `systemctl show`, one a unit, with times in UTC."""
     states = {}
     for block in text.split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -68,6 +71,8 @@ def parse(text: str) -> dict[str, TimerState]:
 
 
 def _moment(value: str) -> datetime | None:
-    """`@1792137600` as a moment; systemd writes nothing, `n/a` or `@0` for never."""
-    seconds = value.removeprefix("@")
-    return datetime.fromtimestamp(int(seconds), UTC) if seconds.isdigit() and int(seconds) else None
+    """`Tue 2026-11-24 01:03:46 UTC` as a moment; systemd writes nothing or `n/a` for never."""
+    try:
+        return datetime.strptime(value, "%a %Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+    except ValueError:
+        return None

@@ -67,6 +67,7 @@ class Host:
             self.run("docker", "compose", "--project-directory", "/srv/backend", "stop", timeout=120)
         else:
             self.run("systemctl", "stop", "backend.service")
+        assert self.site()["errors"] == []  # a new start begins a new count
 
     def site(self) -> dict[str, Any]:
         """What the site says of itself."""
@@ -92,7 +93,8 @@ class Host:
         return data
 
     def files(self, kind: str) -> list[str]:
-        return self.run("ls", "-A", f"{ROOT}/backups/{kind}").split()
+        """What lies in an artifact folder; nothing where no job has made it yet."""
+        return self.try_run("ls", "-A", f"{ROOT}/backups/{kind}").stdout.split()
 
     def journal(self, *matches: str, since: str = "") -> list[dict[str, Any]]:
         """Entries of the journal, as programs see them."""

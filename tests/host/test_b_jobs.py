@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -157,7 +158,7 @@ def test_the_sandbox_holds_by_behaviour(deployed: Host) -> None:
         deployed.run("systemctl", "daemon-reload")
         start(deployed, "backup-daily")
     finally:
-        deployed.run("rm", f"/etc/systemd/system/{unit}.d/99-probe.conf")
+        deployed.run("rm", "-f", f"/etc/systemd/system/{unit}.d/99-probe.conf", f"{ROOT}/backups/daily/.tmp-probe")
         deployed.run("systemctl", "daemon-reload")
     [said] = [
         entry["MESSAGE"]
@@ -249,7 +250,7 @@ def test_a_timer_whose_time_the_calendar_skips_runs_all_the_same(deployed: Host)
     """As on the day of a change to summer time: the next calendar time is far away, only the interval is left."""
     timer = "portfolio-backup-social@shop.timer"
     drop_in = f"/etc/systemd/system/{timer}.d/99-skipped.conf"
-    assert deployed.show(timer, "TimersMonotonic").startswith("{ OnUnitInactiveUSec=6d")
+    assert deployed.show(timer, "TimersMonotonic").startswith("{ OnUnitInactiveUSec=1w 1h 30min")
     before = deployed.files("social")
     text = "[Timer]\nOnCalendar=\nOnCalendar=2099-01-01\nOnUnitInactiveSec=\nOnUnitInactiveSec=1s\n"
     deployed.write(drop_in, text + "RandomizedDelaySec=0\nAccuracySec=1s\n")
@@ -283,19 +284,30 @@ def test_a_power_cut_in_the_middle_of_a_backup_leaves_no_half_file(deployed: Hos
     assert deployed.journal(f"MESSAGE_ID={messages.RUN_DIED.id}")
 
 
-def _cut_off(host: Host, cut: object) -> None:
+FREEZE = """
+import os, signal, subprocess, sys
+folder, unit = sys.argv[1:]
+show = ["systemctl", "show", "--value", "--property=MainPID", unit]
+subprocess.run(["systemctl", "start", "--no-block", unit], check=True)
+while not any(name.startswith(".tmp-") for name in os.listdir(folder)):
+    pass
+os.kill(int(subprocess.run(show, check=True, capture_output=True, text=True).stdout), signal.SIGSTOP)
+print(*os.listdir(folder), sep="\\n")
+"""
+
+
+def _cut_off(host: Host, cut: Callable[[], None]) -> None:
+    unit, folder = "portfolio-backup-daily@shop.service", f"{ROOT}/backups/daily"
     before = host.files("daily")
-    # Slow enough to be in its middle: the compressor gets a hundredth of a second, ten times a second.
-    host.run("systemctl", "reset-failed", "portfolio-backup-daily@shop.service")
-    host.run("systemctl", "start", "--no-block", "portfolio-backup-daily@shop.service")
-    host.until(lambda: any(name.startswith(".tmp-") for name in host.files("daily")), "it has begun", 20)
-    assert callable(cut)
+    host.run("systemctl", "reset-failed", unit)
+    # Held in its middle, so that the cut comes there and not a moment later.
+    frozen = host.run("python3", "-c", FREEZE, folder, unit, timeout=20).split()
+    assert len([name for name in frozen if name.startswith(".tmp-")]) == 1
     cut()
     host.start_site()
     after = host.files("daily")
-    assert [name for name in after if not name.startswith(".tmp-")] == before
-    data = host.tool("list")
-    assert len([each for each in data["artifacts"] if each["kind"] == "daily"]) == len(before)
+    assert sorted(name for name in after if not name.startswith(".tmp-")) == sorted(before)
+    assert len([each for each in host.tool("list")["artifacts"] if each["kind"] == "daily"]) == len(before)
     start(host, "backup-daily")
     assert len(host.files("daily")) == len(before) + 1
     assert not any(name.startswith(".tmp-") for name in host.files("daily"))

@@ -1,0 +1,94 @@
+"""Reading a log as if it had never been rotated."""
+
+import re
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from portfolio_ops.errors import NotFoundError, UsageError
+from portfolio_ops.logs.read import LogReader, Period, choose, matching_lines
+
+
+def read(yard: Any, period: Period | None = None) -> tuple[bytes, list[str]]:
+    warnings: list[str] = []
+    reader = LogReader(yard.site, "logs/backend.log", period or Period(), warnings.append)
+    return b"".join(reader.chunks()), warnings
+
+
+@pytest.mark.parametrize("kind", ["ext4", "btrfs"])
+def test_archives_and_live_file_are_one_stream(kind: str, yard_on: Callable[..., Any]) -> None:
+    yard = yard_on(kind)
+    written = b""
+    for number in range(5):
+        written += yard.append(b"%d of some length\n" % number * 700)
+        yard.rotate()
+    written += yard.append(b"not archived yet\nhalf a li")
+    assert read(yard) == (written, [])
+
+
+def test_a_period_chooses_whole_pieces(yard_on: Callable[..., Any]) -> None:
+    yard = yard_on("ext4")
+    yard.append(b"old\n" * 2000)
+    yard.rotate()
+    middle = datetime.now(UTC)
+    yard.append(b"new\n" * 2000)
+    yard.rotate()
+    yard.append(b"live\n")
+    assert read(yard, Period(since=middle)) == (b"new\n" * 2000 + b"live\n", [])
+    assert read(yard, Period(until=middle - timedelta(seconds=0)))[0].startswith(b"old\n" * 2000)
+
+
+def test_a_missing_archive_is_said(yard_on: Callable[..., Any]) -> None:
+    yard = yard_on("ext4")
+    for number in range(3):
+        yard.append(b"%d\n" % number * 3000)
+        yard.rotate()
+    yard.archives()[1].path.unlink()
+    data, [warning] = read(yard)
+    assert data == b"0\n" * 3000 + b"2\n" * 3000
+    assert "6,000 bytes before" in warning
+
+
+def test_reading_while_rotations_go_on_shows_each_byte_once(
+    yard_on: Callable[..., Any], writers: Callable[..., Any], numbered_lines: Callable[[bytes], dict[str, list[int]]]
+) -> None:
+    yard = yard_on("ext4")
+    running = writers(yard.log, "ab")
+    stop = threading.Event()
+
+    def rotate() -> None:
+        while not stop.is_set():
+            yard.rotate()
+
+    thread = threading.Thread(target=rotate)
+    thread.start()
+    try:
+        for _ in range(15):
+            data, warnings = read(yard)
+            whole = data[: data.rfind(b"\n") + 1]
+            if whole:
+                for numbers in numbered_lines(whole).values():
+                    assert numbers == list(range(len(numbers)))
+            assert warnings == []
+    finally:
+        stop.set()
+        thread.join()
+        running.stop()
+
+
+def test_lines_are_found_across_chunks() -> None:
+    chunks = [b"one\ntw", b"o\nth", b"ree\nfour"]
+    assert list(matching_lines(chunks, re.compile(b"[wu]"))) == [b"two\n", b"four"]
+
+
+def test_a_log_is_named_by_path_name_or_stem(yard_on: Callable[..., Any]) -> None:
+    yard = yard_on("ext4", logs=("logs/backend.log", "logs/worker.log"))
+    assert choose(yard.site, "worker") == "logs/worker.log"
+    assert choose(yard.site, "logs/backend.log") == "logs/backend.log"
+    with pytest.raises(UsageError):
+        choose(yard.site, None)
+    with pytest.raises(NotFoundError):
+        choose(yard.site, "nothing")

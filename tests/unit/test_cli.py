@@ -1,0 +1,106 @@
+"""The contract of the command line: one JSON object, the same exit code with and without it, errors with a cure."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from portfolio_ops.cli import main
+from portfolio_ops.config import Site
+from portfolio_ops.errors import ExitCode
+
+CONTRACT = {0, 1, 2, 3, 4, 6, 7, 8, 9, 10}
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = main.run(list(words))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_the_exit_codes_are_those_of_the_contract() -> None:
+    assert {code.value for code in ExitCode} == CONTRACT
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "command"),
+    [
+        (("status",), {0, 10}, "status"),
+        (("list",), {0}, "list"),
+        (("show", "latest"), {6}, "show"),
+        (("prune", "--explain"), {0}, "prune"),
+        (("config", "show"), {0}, "config show"),
+        (("config", "check"), {0}, "config check"),
+        (("backup", "gallery", ""), {2}, "backup gallery"),
+        (("backup", "gallery"), {2}, "backup gallery"),
+        (("backup", "nightly"), {2}, "backup nightly"),
+        (("logs", "show", "--log", "nothing"), {6}, "logs show"),
+        (("logs", "show", "--since", "yesterday"), {2}, "logs show"),
+        (("logs", "show", "--grep", "("), {2}, "logs show"),
+    ],
+)
+def test_every_answer_is_one_object_with_the_exit_code_of_the_plain_one(
+    site: Site, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: set[int], command: str
+) -> None:
+    plain, _, told = call(capsys, "--config", str(site.file), *words)
+    status, out, _ = call(capsys, "--config", str(site.file), "--json", *words)
+    answer = json.loads(out)
+    assert set(answer) == {"result_version", "command", "status", "exit_code", "data", "errors"}
+    assert answer["exit_code"] == status == plain
+    assert status in code
+    assert answer["command"] == command
+    if status not in {0, 10}:
+        [error] = answer["errors"]
+        assert set(error) == {"code", "message", "suggestion"}
+        assert error["suggestion"]
+        assert "error: " in told
+        assert "  try: " in told
+
+
+def test_every_fault_of_a_configuration_is_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text('[site]\nrot = "/x"\n[retention]\ndaily = "30 days"\nminimum = true\n[alerts]\n')
+    status, out, err = call(capsys, "--config", str(file), "config", "check")
+    assert (status, out) == (2, "")
+    for key in ("site.rot", "site.root", "retention.daily", "retention.minimum", "[alerts]"):
+        assert key in err
+    assert "did you mean root?" in err
+
+
+def test_help_needs_no_site_and_loads_no_engine() -> None:
+    code = "import sys; from portfolio_ops.cli.main import run; run(['-h']); print(list(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Commands:" in done.stdout
+    for heavy in ("'apsw'", "'zstandard'", "'asyncio'", "'subprocess'"):
+        assert heavy not in done.stderr, heavy
+
+
+def test_no_help_shows_a_formatting_mark() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "docs.generate", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\b" not in (Path(__file__).parents[2] / "docs/reference/commands.md").read_text()
+
+
+def test_names_from_outside_cannot_move_a_terminals_cursor(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, "--config", str(site.file), "backup", "gallery", "a\x1b[2J\nb")
+    _, out, _ = call(capsys, "--config", str(site.file), "list")
+    _, shown, _ = call(capsys, "--config", str(site.file), "show", "latest")
+    assert "\x1b" not in out + shown
+    assert "a\\u001b[2J\\u000ab" in shown
+
+
+def test_several_sites_must_be_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portfolio_ops.config.DIRECTORY", tmp_path)
+    assert call(capsys, "status")[0] == ExitCode.NOT_FOUND
+    for name in ("blog", "shop"):
+        (tmp_path / f"{name}.toml").write_text(f'[site]\nroot = "{tmp_path}"\n')
+    status, _, err = call(capsys, "status")
+    assert status == ExitCode.USAGE
+    assert "blog, shop" in err
+    assert call(capsys, "--site", "../x", "status")[0] == ExitCode.USAGE
