@@ -39,11 +39,11 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
         with snapshot(site.database, site.state) as image:
             taken = datetime.now(UTC)
             require_space(task.folder, _needed(site, kind, image.bytes))
-            content = draft.write(_with_progress(image, log), size=image.bytes)
+            draft.write(_with_progress(image, log), size=image.bytes)
             details = {**details, **_described(image)}
         log.progress("Verifying the backup")
         with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=task.folder) as scratch:
-            draft.read_back(cast("BinaryIO", scratch))
+            content = draft.read_back(cast("BinaryIO", scratch))
             scratch.flush()
             facts = check_database(Path(scratch.name))
         details |= {

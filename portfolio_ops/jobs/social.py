@@ -40,10 +40,10 @@ def _export(task: Task) -> Artifact:
             tables = _present_tables(site, missing_tables(connection, [table.name for table in site.social_tables]))
             rows = count_rows(connection, tables)
             taken = datetime.now(UTC)
-            content = draft.write(export_tables(connection, tables))
+            draft.write(export_tables(connection, tables))
         task.log.progress("Verifying the export")
         with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=task.folder) as scratch:
-            draft.read_back(cast("BinaryIO", scratch.file))
+            content = draft.read_back(cast("BinaryIO", scratch.file))
             scratch.flush()
             check_export(Path(scratch.name), tables)
         details = {

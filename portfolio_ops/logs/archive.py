@@ -73,8 +73,8 @@ class Archive:
         """
         counter = _LineCounter(_leaving_room(chunks, self._folder))
         with Draft(self._folder) as draft:
-            content = draft.write(counter, size=piece.end - piece.start)
-            draft.read_back()
+            draft.write(counter, size=piece.end - piece.start)
+            content = draft.read_back()
             before_publishing()
             metadata = Metadata(
                 Kind.LOGS,

@@ -1,7 +1,6 @@
 """Making an artifact: compress, read back, publish. Until the last step nothing stands under a final name."""
 
 import contextlib
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -9,9 +8,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from portfolio_ops.errors import NotPermittedError, RefusedError
+from portfolio_ops.errors import NotPermittedError, RefusedError, VerificationError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory, start_writeback
-from portfolio_ops.store.artifact import Artifact, Content, Metadata, encode_trailer, read_artifact, verify_content
+from portfolio_ops.store.artifact import (
+    DISK_IS_SUSPECT,
+    Artifact,
+    Content,
+    Metadata,
+    decode_content,
+    encode_trailer,
+    read_artifact,
+)
 
 _LEVEL = 3
 _THREADS_MOST = 4  # memory grows with threads; four outrun any disk a small server has
@@ -37,7 +44,7 @@ class Draft:
         self.path = Path(name)
         os.close(descriptor)
         self._file: BinaryIO = self.path.open("r+b")
-        self._content: Content | None = None
+        self._length: int | None = None
         self._payload_bytes = 0
         self._payload: Content | None = None
 
@@ -51,12 +58,18 @@ class Draft:
         with contextlib.suppress(OSError):
             self.path.unlink()
 
-    def write(self, chunks: Iterable[bytes | memoryview], *, size: int | None = None) -> Content:
-        """Compress `chunks` in one pass, hashing them on the way; durable on return.
+    def write(self, chunks: Iterable[bytes | memoryview], *, size: int | None = None) -> int:
+        """Compress `chunks` in one pass; durable on return.
+
+        zstd writes its own checksum of what it was given (XXH64; RFC 8878, section 3.1.1) behind the frame. By that
+        `read_back` knows the content again: hashing it here too would only make the site's snapshot take longer.
 
         Args:
             chunks: The content. Each is used before the next is asked for, so the same buffer may serve again.
             size: Its total length in bytes where known; `zstd -l` then shows it.
+
+        Returns:
+            The length of the content in bytes.
 
         Raises:
             OSError: The disk is full or fails.
@@ -65,10 +78,9 @@ class Draft:
 
         threads = min(len(os.sched_getaffinity(0)), _THREADS_MOST)
         compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=threads, write_checksum=True)
-        digest, length, started = hashlib.sha256(), 0, 0
+        length, started = 0, 0
         with compressor.stream_writer(self._file, size=-1 if size is None else size, closefd=False) as writer:
             for chunk in chunks:
-                digest.update(chunk)
                 writer.write(chunk)
                 length += len(chunk)
                 if self._file.tell() - started > _WRITEBACK_BYTES:
@@ -77,24 +89,34 @@ class Draft:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._payload_bytes = self._file.tell()
-        self._content = Content(digest.hexdigest(), length)
-        return self._content
+        self._length = length
+        return length
 
-    def read_back(self, sink: BinaryIO | None = None) -> None:
+    def read_back(self, sink: BinaryIO | None = None) -> Content:
         """Read the draft from the disk, decode it, and compare it with what was written.
 
         Args:
             sink: Receives the decoded bytes, for checks that need the content as a file.
 
+        Returns:
+            The content as it was read: what the metadata will state.
+
         Raises:
             VerificationError: It is not what was written.
         """
-        if self._content is None:
+        if self._length is None:
             raise AssertionError("read_back before write")
         # What the page cache holds proves nothing about the disk.
         os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._file.seek(0)
-        self._payload = verify_content(self._file, self._payload_bytes, self._content, sink)
+        content, payload = decode_content(self._file, self._payload_bytes, sink)
+        if content.bytes != self._length:
+            raise VerificationError(
+                f"{self.path} decodes to {content.bytes:,} bytes, not to the {self._length:,} that were written",
+                suggestion=DISK_IS_SUSPECT,
+            )
+        self._payload = payload
+        return content
 
     def publish(self, stem: str, suffix: str, metadata: Metadata) -> Artifact:
         """Append the metadata and give the file its final name, which must be free; nothing is ever replaced.

@@ -214,7 +214,8 @@ def test_what_is_no_plain_table_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [(b"4.5", b"4.25"), (b"PRIMARY KEY AUTOINCREMENT", b"PRIMARY KEY"), (b"CREATE INDEX", b"-- ")]
+    "damage",
+    [(b'INSERT INTO "likes"', b"-- "), (b"PRIMARY KEY AUTOINCREMENT", b"PRIMARY KEY"), (b"CREATE INDEX", b"-- ")],
 )
 def test_the_check_sees_what_does_not_restore(tmp_path: Path, damage: tuple[bytes, bytes]) -> None:
     make(tmp_path / "site")

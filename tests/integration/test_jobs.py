@@ -49,8 +49,8 @@ def planted(site: Site, kind: Kind, age: timedelta, stem: str) -> Path:
     folder = site.backups / kind.folder
     folder.mkdir(parents=True, exist_ok=True)
     with Draft(folder) as draft:
-        content = draft.write([stem.encode()])
-        draft.read_back()
+        draft.write([stem.encode()])
+        content = draft.read_back()
         return draft.publish(stem, ".zst", Metadata(kind, site.name, datetime.now(UTC) - age, content)).path
 
 
@@ -246,8 +246,8 @@ def test_artifacts_of_another_site_or_kind_count_for_nothing(site: Site) -> None
     (site.backups / "social").mkdir()
     shutil.copy(next((site.backups / "daily").iterdir()), site.backups / "social/social-tables-2025-01-01.sql.zst")
     with Draft(site.backups / "daily") as draft:
-        content = draft.write([b"x"])
-        draft.read_back()
+        draft.write([b"x"])
+        content = draft.read_back()
         draft.publish("portfolio-2021-01-01", ".zst", Metadata(Kind.DAILY, "other", datetime.now(UTC), content))
     problems = [problem["reason"] for problem in asked(site, "list", code=10)["data"]["problems"]]
     assert any("is an artifact of site 'other'" in reason for reason in problems)
