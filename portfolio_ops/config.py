@@ -173,7 +173,8 @@ def load(file: Path) -> Site:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise NotFoundError(
-            f"there is no configuration {file}", suggestion=f'create it with:  [site]\\n  root = "/path/of/{name}"'
+            f"there is no configuration {file}",
+            suggestion=f'create it with two lines:  [site]  and  root = "/path/of/{name}"',
         ) from error
     except OSError as error:
         raise ConfigurationError([f"{file}: cannot be read ({error.strerror})"]) from error

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NotFoundError, PortfolioOpsError, explained
+from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError, explained
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import remove_temporaries
 from portfolio_ops.host.journal import Log
@@ -93,7 +93,12 @@ def _prepared(site: Site, job: Job) -> Path:
         raise NotFoundError(f"the site's root {site.root} does not exist", suggestion="is the volume mounted?")
     folder = site.backups / job.kind.folder
     for path in (site.backups, site.state, folder):
-        path.mkdir(mode=0o750, exist_ok=True)
+        try:
+            path.mkdir(mode=0o750, exist_ok=True)
+        except FileExistsError as error:
+            raise RefusedError(
+                f"{path} should be a folder, and is none", suggestion="move it away; the next run makes the folder"
+            ) from error
     return folder
 
 

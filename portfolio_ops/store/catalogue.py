@@ -42,7 +42,7 @@ def scan(backups: Path, site: str, kinds: Iterable[Kind] = Kind) -> Catalogue:
         except FileNotFoundError:
             continue
         except OSError as error:
-            problems.append(Problem(folder, f"cannot be listed: {error.strerror}"))
+            problems.append(Problem(folder, f"{folder} cannot be listed: {error.strerror}"))
             continue
         for path in paths:
             if path.name.startswith(TEMPORARY_PREFIX):
@@ -52,7 +52,7 @@ def scan(backups: Path, site: str, kinds: Iterable[Kind] = Kind) -> Catalogue:
             except PortfolioOpsError as error:
                 problems.append(Problem(path, error.message))
             except OSError as error:
-                problems.append(Problem(path, f"cannot be read: {error.strerror}"))
+                problems.append(Problem(path, f"{path} cannot be read: {error.strerror}"))
     artifacts.sort(key=lambda artifact: (artifact.taken, artifact.path.name))
     return Catalogue(tuple(artifacts), tuple(problems))
 

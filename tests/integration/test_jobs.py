@@ -254,6 +254,16 @@ def test_artifacts_of_another_site_or_kind_count_for_nothing(site: Site) -> None
     assert any("is of kind daily, in the folder of social" in reason for reason in problems)
 
 
+def test_a_file_where_a_folder_should_be_is_refused_and_named(site: Site) -> None:
+    site.backups.mkdir()
+    (site.backups / "daily").write_bytes(b"in the way")
+    done = call(site, "backup", "daily", code=4)
+    assert f"{site.backups}/daily should be a folder" in done.stderr
+    assert (site.backups / "daily").read_bytes() == b"in the way"
+    [problem] = asked(site, "list", code=10)["data"]["problems"]
+    assert problem["reason"] == f"{site.backups}/daily cannot be listed: Not a directory"
+
+
 @pytest.fixture
 def small_disk(site: Site) -> Iterator[Site]:
     """The site's backups on a filesystem of 24 MiB."""
