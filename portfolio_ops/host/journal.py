@@ -40,6 +40,7 @@ class Log:
         """
         line = one_line(text)
         sent = _send(kind, line, {"site": self._site, "job": self._job, **fields})
+        notify(f"STATUS={line}")
         self._clear_progress()
         if sys.stderr.isatty():
             print(line, file=sys.stderr)

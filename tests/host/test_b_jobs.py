@@ -40,6 +40,10 @@ def test_each_job_runs_when_its_unit_is_started(deployed: Host, job: str) -> Non
     assert float(entry["PORTFOLIO_DURATION"]) > 0
     assert entry["_UID"] == "1001"
     assert entry["_SYSTEMD_UNIT"] == f"portfolio-{job}@shop.service"
+    status = deployed.show(f"portfolio-{job}@shop.service", "StatusText")
+    assert status.startswith("Rotated " if job == "logs-rotate" else f"Published {new}")
+    told = deployed.journal(f"_SYSTEMD_UNIT=portfolio-{job}@shop.service", since=since)
+    assert len([each for each in told if each.get("PORTFOLIO_ARTIFACT") == new or new in str(each["MESSAGE"])]) == 1
     assert deployed.site()["errors"] == []
 
 
@@ -149,9 +153,10 @@ def test_the_sandbox_holds_by_behaviour(deployed: Host) -> None:
     """A program in the unit's own sandbox, as its own user, tries what it must not be able to do."""
     unit = "portfolio-backup-daily@shop.service"
     deployed.write("/usr/local/lib/probe.py", PROBE)
+    command = "ExecStart=\nExecStart=/usr/bin/python3 /usr/local/lib/probe.py"
     deployed.write(
         f"/etc/systemd/system/{unit}.d/99-probe.conf",
-        f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 /usr/local/lib/probe.py\nEnvironment=PROBE_ROOT={ROOT}\n",
+        f"[Service]\n{command}\nEnvironment=PROBE_ROOT={ROOT}\nStandardOutput=journal\n",
     )
     since = deployed.now()
     try:

@@ -56,6 +56,7 @@ def test_the_journal_gets_typed_fields_and_stderr_nothing(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("no_journal")
 def test_progress_reaches_the_service_manager_at_most_twice_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,8 @@ def test_progress_reaches_the_service_manager_at_most_twice_a_second(
         assert listener.recv(1000) == b"STATUS=0 %"
         with pytest.raises(BlockingIOError):
             listener.recv(1000)
+        log.event(messages.PRUNED, "done")
+        assert listener.recv(1000) == b"STATUS=done"
 
 
 def test_a_service_manager_that_went_away_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
