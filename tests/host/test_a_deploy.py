@@ -88,13 +88,25 @@ def test_a_fault_in_a_site_stops_the_play_before_its_timers(deployed: Host) -> N
 
 
 @ONE_IS_ENOUGH
-def test_a_site_that_is_no_longer_listed_keeps_its_data(deployed: Host) -> None:
-    deployed.deploy(portfolio_ops_sites=VARIABLES["portfolio_ops_sites"][:1])  # mends the fault above, too
+def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data(deployed: Host) -> None:
+    root = "/home/deploy/my site"
+    deployed.run("mkdir", "-p", f"{root}/data")
+    deployed.run("sqlite3", f"{root}/data/portfolio.sqlite", "CREATE TABLE posts(id INTEGER PRIMARY KEY)")
+    deployed.run("chown", "-R", "1003:1004", "/home/deploy")
+    deployed.run("chmod", "700", "/home/deploy")
+    home = {"name": "home", "root": root, "logs": [], "social_tables": ["posts"]}
+    deployed.deploy(portfolio_ops_sites=[VARIABLES["portfolio_ops_sites"][0], home])  # mends the fault above, too
+    [name] = deployed.run("ls", f"{root}/backups/daily").split()
+    assert deployed.run("stat", "-c", "%u:%g", f"{root}/backups/daily/{name}").strip() == "1003:1004"
+    deployed.run("systemctl", "start", "portfolio-logs-rotate@home.service", "portfolio-check@home.service")
+
     assert "blog" not in deployed.run("systemctl", "list-timers", "--all", "--no-pager", "portfolio-*")
     deployed.run("test", "-e", "/srv/blog/blog.db")
     assert deployed.run("ls", "/srv/blog/kept/daily").split()
     deployed.deploy()
-    assert "blog" in deployed.run("systemctl", "list-timers", "--no-pager", "portfolio-*")
+    listed = deployed.run("systemctl", "list-timers", "--all", "--no-pager", "portfolio-*")
+    assert "blog" in listed
+    assert "home" not in listed
 
 
 @ONE_IS_ENOUGH
