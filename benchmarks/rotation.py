@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,8 +89,15 @@ def rotated(command: list[str | Path], log: Path) -> tuple[float, float, int]:
     return seconds, float(report["longest"]), int(report["lines"])
 
 
-def count_lines(data: Iterator[bytes]) -> int:
+def count_lines(data: Iterable[bytes]) -> int:
     return sum(chunk.count(b"GET /gallery/winter-light") for chunk in data)
+
+
+def lines_of(command: list[str | Path]) -> int:
+    """How many of the writer's lines a command prints."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        return count_lines(reader.stdout)
 
 
 def ours(root: Path, config: Path, size: int) -> tuple[float, float, int]:
@@ -99,9 +106,7 @@ def ours(root: Path, config: Path, size: int) -> tuple[float, float, int]:
     tool = Path(sys.executable).with_name("portfolio-ops")
     seconds, longest, lines = rotated([tool, "--config", config, "logs", "rotate"], log)
     # The live file keeps less than a block of what is archived; `logs show` counts each byte once.
-    with subprocess.Popen([tool, "--config", config, "logs", "show"], stdout=subprocess.PIPE) as reader:
-        assert reader.stdout is not None
-        kept = count_lines(iter(reader.stdout.readline, b""))
+    kept = lines_of([tool, "--config", config, "logs", "show"])
     [archive] = (root / "backups/logs-archive").glob("*.zst")
     archive.unlink()
     log.unlink()
@@ -113,10 +118,7 @@ def shell(root: Path, _: Path, size: int) -> tuple[float, float, int]:
     make_log(log, size)
     seconds, longest, lines = rotated([sys.executable, "-c", TRUNCATE, log, copy], log)
     archive = Path(f"{copy}.gz")
-    with subprocess.Popen(["gzip", "-dc", archive], stdout=subprocess.PIPE) as reader:
-        assert reader.stdout is not None
-        kept = count_lines(iter(reader.stdout.readline, b""))
-    kept += count_lines(iter([log.read_bytes()]))
+    kept = lines_of(["gzip", "-dc", archive]) + count_lines([log.read_bytes()])
     archive.unlink()
     log.unlink()
     return seconds, longest, lines - kept

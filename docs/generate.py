@@ -135,11 +135,7 @@ def _units() -> str:
     rows = []
     for path in sorted(SYSTEMD.iterdir()):
         if path.suffix in {".service", ".timer", ".target", ".slice"}:
-            found = dict(
-                re.findall(
-                    r"^(Description|OnCalendar|ExecStart|OnUnitInactiveSec)=(.+)$", path.read_text(), re.MULTILINE
-                )
-            )
+            found = dict(re.findall(r"^(Description|OnCalendar|ExecStart)=(.+)$", path.read_text(), re.MULTILINE))
             what = found.get("ExecStart", "").replace("/opt/portfolio-ops/current/bin/", "")
             when = found.get("OnCalendar", "")
             detail = f"`{what}`" if what else f"`OnCalendar={when}`" if when else ""

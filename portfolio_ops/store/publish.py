@@ -58,7 +58,7 @@ class Draft:
         with contextlib.suppress(OSError):
             self.path.unlink()
 
-    def write(self, chunks: Iterable[bytes | memoryview], *, size: int | None = None) -> int:
+    def write(self, chunks: Iterable[bytes | memoryview], *, size: int | None = None) -> None:
         """Compress `chunks` in one pass; durable on return.
 
         zstd writes its own checksum of what it was given (XXH64; RFC 8878, section 3.1.1) behind the frame. By that
@@ -67,9 +67,6 @@ class Draft:
         Args:
             chunks: The content. Each is used before the next is asked for, so the same buffer may serve again.
             size: Its total length in bytes where known; `zstd -l` then shows it.
-
-        Returns:
-            The length of the content in bytes.
 
         Raises:
             OSError: The disk is full or fails.
@@ -90,7 +87,6 @@ class Draft:
         os.fsync(self._file.fileno())
         self._payload_bytes = self._file.tell()
         self._length = length
-        return length
 
     def read_back(self, sink: BinaryIO | None = None) -> Content:
         """Read the draft from the disk, decode it, and compare it with what was written.

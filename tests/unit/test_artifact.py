@@ -73,8 +73,10 @@ def test_a_draft_that_is_not_published_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_was_not_read_back_cannot_be_published(tmp_path: Path) -> None:
-    with Draft(tmp_path) as draft, pytest.raises(AssertionError):
-        draft.publish("x", ".zst", Metadata(Kind.DAILY, "shop", TAKEN, Content("", draft.write([b"x"]))))
+    with Draft(tmp_path) as draft:
+        draft.write([b"x"])
+        with pytest.raises(AssertionError):
+            draft.publish("x", ".zst", Metadata(Kind.DAILY, "shop", TAKEN, Content("", 1)))
 
 
 def test_a_flipped_byte_on_the_disk_is_found_before_publishing(tmp_path: Path) -> None:
