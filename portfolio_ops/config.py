@@ -19,8 +19,10 @@ from portfolio_ops.errors import ConfigurationError, NotFoundError, UsageError
 DIRECTORY = Path("/etc/portfolio-ops")
 ENVIRONMENT = "PORTFOLIO_OPS_CONFIG"
 
+_STATE = ".portfolio-ops"
 _SITE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _DURATION = re.compile(r"(\d+)([smhdw])")
+_CREDENTIAL = re.compile(r"credential:[A-Za-z0-9_.-]+")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LONGEST = timedelta(days=36525)
 
@@ -43,6 +45,49 @@ class Retention:
     logs: timedelta
     wal: timedelta
     minimum: int
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How the site's own program is stopped for a restore, started again, and asked how it is.
+
+    Attributes:
+        stop, start, status: Programs with their arguments, or empty where none is configured; no shell reads them.
+            `status` exits with 0 while the backend runs.
+        running_service: For compose, the line that `status` prints while it runs; empty for any other.
+        health: URL that answers with 2xx when it is well, or empty.
+        patience: How long to wait for it to be down, and to be well.
+        described: Who it is, in words.
+    """
+
+    stop: tuple[str, ...]
+    start: tuple[str, ...]
+    status: tuple[str, ...]
+    running_service: str
+    health: str
+    patience: timedelta
+    described: str
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Who is told when a scheduled run fails for good, or is well again. Empty where nobody is.
+
+    `webhook` and `ping` may say `credential:NAME` for a secret that systemd passes (systemd.exec(5), LoadCredential=).
+    """
+
+    webhook: str
+    mail: str
+    command: tuple[str, ...]
+    ping: str
+
+
+@dataclass(frozen=True)
+class Drill:
+    """The rehearsal: the site's own SQL, each statement true on a sound restore, and where it is restored to."""
+
+    checks: tuple[str, ...]
+    scratch: Path
 
 
 @dataclass(frozen=True)
@@ -71,12 +116,15 @@ class Site:
     logs: tuple[Path, ...]
     social_tables: tuple[SocialTable, ...]
     retention: Retention
+    backend: Backend
+    alert: Alert
+    drill: Drill
     settings: tuple[Setting, ...]
 
     @property
     def state(self) -> Path:
         """Locks and run records: nothing that a restore needs."""
-        return self.backups / ".portfolio-ops"
+        return self.backups / _STATE
 
 
 def parse_duration(text: str) -> timedelta:
@@ -136,6 +184,28 @@ def _count(value: Any) -> int:
     return value
 
 
+def _argv(value: Any) -> tuple[str, ...]:
+    words = value if isinstance(value, list) else []
+    if not words or not all(isinstance(word, str) and "\0" not in word for word in words):
+        raise ValueError('must be a program and its arguments as a list, for example ["systemctl", "stop", "backend"]')
+    return tuple(words)
+
+
+def _url(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s/]+\S*", value):
+        raise ValueError('must be a URL, for example "http://127.0.0.1:3000/health"')
+    return value
+
+
+def _secret_url(value: Any) -> str:
+    if isinstance(value, str) and _CREDENTIAL.fullmatch(value):
+        return value
+    try:
+        return _url(value)
+    except ValueError as error:
+        raise ValueError(f'{error}, or the name of a systemd credential: "credential:webhook"') from None
+
+
 _REQUIRED = object()
 _SCHEMA: dict[str, dict[str, tuple[Callable[[Any], Any], Any]]] = {
     "site": {
@@ -152,6 +222,25 @@ _SCHEMA: dict[str, dict[str, tuple[Callable[[Any], Any], Any]]] = {
         "logs": (_duration, "7d"),
         "wal": (_duration, "30d"),
         "minimum": (_count, 3),
+    },
+    "backend": {
+        "compose": (_text, ""),
+        "service": (_text, "backend"),
+        "stop": (_argv, ()),
+        "start": (_argv, ()),
+        "status": (_argv, ()),
+        "health": (_url, ""),
+        "patience": (_duration, "60s"),
+    },
+    "alert": {
+        "webhook": (_secret_url, ""),
+        "mail": (_text, ""),
+        "command": (_argv, ()),
+        "ping": (_secret_url, ""),
+    },
+    "drill": {
+        "checks": (_texts, ()),
+        "scratch": (_text, ""),
     },
 }
 
@@ -237,7 +326,18 @@ def _path_faults(values: dict[str, Any]) -> list[str]:
         for log in values["logs.files"]
         if not Path(os.path.normpath(root / log)).is_relative_to(os.path.normpath(root))
     )
-    return faults
+    return faults + _backend_faults(values)
+
+
+def _backend_faults(values: dict[str, Any]) -> list[str]:
+    """A backend is stopped and started in one way, and in a whole one."""
+    commands = [key for key in ("stop", "start", "status") if values[f"backend.{key}"]]
+    if values["backend.compose"]:
+        if not Path(values["backend.compose"]).is_absolute():
+            return ["backend.compose must be an absolute path: the folder of the compose file"]
+        return [f"backend.{commands[0]} and backend.compose exclude each other"] if commands else []
+    missing = [key for key in ("stop", "start", "status") if key not in commands]
+    return [f"backend.{missing[0]} is missing; stop, start and status belong together"] if 0 < len(missing) < 3 else []  # noqa: PLR2004  (some, not all)
 
 
 def _site(name: str, file: Path, values: dict[str, Any], settings: list[Setting]) -> Site:
@@ -256,8 +356,34 @@ def _site(name: str, file: Path, values: dict[str, Any], settings: list[Setting]
             SocialTable(table.removesuffix("?"), table.endswith("?")) for table in values["social.tables"]
         ),
         retention=Retention(**durations, minimum=values["retention.minimum"]),
+        backend=_backend(values),
+        alert=Alert(values["alert.webhook"], values["alert.mail"], values["alert.command"], values["alert.ping"]),
+        drill=Drill(
+            values["drill.checks"],
+            root / values["drill.scratch"] if values["drill.scratch"] else root / values["site.backups"] / _STATE,
+        ),
         settings=tuple(settings),
     )
+
+
+def _backend(values: dict[str, Any]) -> Backend:
+    folder, service = values["backend.compose"], values["backend.service"]
+    health, patience = values["backend.health"], parse_duration(values["backend.patience"])
+    if folder:
+        # Options and service are separate words; a service that begins with a dash cannot become an option.
+        compose = ("docker", "compose", "--project-directory", folder)
+        return Backend(
+            (*compose, "stop", "--", service),
+            (*compose, "start", "--", service),
+            # One that crashes and is started again and again runs too: it is to be stopped, and started at the end.
+            (*compose, "ps", "--services", "--status", "running", "--status", "restarting", "--status", "paused"),
+            service,
+            health,
+            patience,
+            f"the compose service {service} in {folder}",
+        )
+    stop, start, status = (values[f"backend.{key}"] for key in ("stop", "start", "status"))
+    return Backend(stop, start, status, "", health, patience, f"the backend (`{' '.join(stop)}`)" if stop else "")
 
 
 def find(config: Path | None, site: str | None) -> Path:

@@ -31,7 +31,7 @@ class PortfolioOpsError(Exception):
         message: What was tried and what is wrong, one line.
         suggestion: What to do next, one line; empty only where nothing can be done.
         code: A stable word for programs, in the JSON output.
-        reported: Whether the journal entry that tells of it has been written.
+        reported: Whether who reads stderr has been told of it.
     """
 
     exit_code: ExitCode = ExitCode.FAILED

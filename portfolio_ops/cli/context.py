@@ -1,14 +1,16 @@
 """What every command gets: the site it is about, and the one way to end."""
 
 import json
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from portfolio_ops import config
 from portfolio_ops.config import Site
-from portfolio_ops.errors import ExitCode
-from portfolio_ops.host.identity import become_owner
+from portfolio_ops.errors import ExitCode, NotPermittedError
+from portfolio_ops.host.identity import act_as_owner, become_owner
 
 RESULT_VERSION = 1
 
@@ -39,6 +41,17 @@ class Context:
         become_owner(site.database, site.root)
         return site
 
+    def site_as_root(self) -> Site:
+        """The site, for what only root can do; files are still handled as the owner of its data.
+
+        Raises:
+            PortfolioOpsError: As `configured`; or the site is not there; or this user is not root.
+        """
+        site = self.configured()
+        _require_roots_file(site.file)
+        act_as_owner(site.database, site.root)
+        return site
+
     def finish(
         self, command: str, data: dict[str, Any], human: Callable[[], None], code: ExitCode = ExitCode.OK
     ) -> ExitCode:
@@ -48,6 +61,16 @@ class Context:
         else:
             human()
         return code
+
+
+def _require_roots_file(file: Path) -> None:
+    """Commands that a file names are run as root only if nobody but root can have written it."""
+    status = file.stat()
+    if os.geteuid() == 0 and (status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        raise NotPermittedError(
+            f"{file} can be changed by others than root, and what it says of [backend] would be run as root",
+            suggestion=f"chown root: {file} && chmod go-w {file}",
+        )
 
 
 def envelope(command: str, code: ExitCode, data: dict[str, Any] | None, errors: list[dict[str, str]]) -> dict[str, Any]:

@@ -21,13 +21,17 @@ COMMANDS = {
     "list": "List artifacts with age, size and why they are kept.",
     "show": "Show one artifact in full.",
     "status": "Show how every job is doing; the exit code tells.",
+    "restore": "Bring the database or its social tables back; undo that.",
+    "verify": "Read artifacts back; a bad one goes into quarantine.",
+    "drill": "Rehearse a restore, and compare it with the live database.",
+    "doctor": "Look at every precondition, each with its cure.",
     "prune": "Say what retention would delete and why; --yes acts.",
     "config": "Show or check the effective settings.",
     "alert": "Record that a unit failed for good (called by systemd).",
 }
 """Each command, in `portfolio_ops.cli.<name>` under the same name, and its line in the help. Loaded when it is used."""
 
-_GROUPS = {"backup", "logs", "config"}
+_GROUPS = {"backup", "logs", "config", "restore"}
 _HIDDEN = {"alert"}
 _MODULES = {"list": "listing"}
 
@@ -87,7 +91,7 @@ def run(arguments: list[str]) -> int:
             return 128 + signal.SIGPIPE
         return _failed(arguments, error)
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted: what was not published is gone, nothing else changed", file=sys.stderr)
+        print("interrupted: what was not finished is gone, nothing else changed", file=sys.stderr)
         return 128 + signal.SIGINT
     return result if isinstance(result, int) else ExitCode.OK
 

@@ -5,8 +5,10 @@ makes the site fail with "attempt to write a readonly database". Root is safe on
 units do not have, so root steps down too, and a command run by hand does just what the unit does.
 """
 
+import contextlib
 import os
 import pwd
+from collections.abc import Iterator
 from pathlib import Path
 
 from portfolio_ops.errors import NotFoundError, NotPermittedError
@@ -44,11 +46,55 @@ def become_owner(database: Path, root: Path) -> None:
             f"{database} belongs to uid {uid}, this is uid {os.geteuid()}",
             suggestion=f"run it as that user or as root, for example: sudo -u '#{uid}' portfolio-ops ...",
         )
+    _take_groups(uid, gid)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def act_as_owner(database: Path, root: Path) -> None:
+    """Do everything as the site's owner from now on, but for what is done `as_root`.
+
+    A restore in place needs both: the files are the owner's, and a link that the owner planted must not be followed
+    with root's power; but the backend is stopped, and every process looked at, by root.
+
+    Raises:
+        NotPermittedError: The caller is not root.
+        NotFoundError: The site is not there.
+    """
+    uid, gid = owner_of(database, root)
+    if os.geteuid() != 0:
+        raise NotPermittedError(
+            "a restore in place takes root: it stops the backend, and looks at every process for the open database",
+            suggestion="run it as root (sudo); the files stay their owner's. Or restore beside it: --to PATH",
+        )
+    _take_groups(uid, gid)
+    # Only the effective identity: programs started as root then are root in every respect.
+    os.setegid(gid)
+    os.seteuid(uid)
+
+
+@contextlib.contextmanager
+def as_root() -> Iterator[None]:
+    """Be root while the block runs, if this process may (`act_as_owner`); else stay who we are."""
+    uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()
+    if os.getuid() != 0 or uid == 0:
+        yield
+        return
+    os.seteuid(0)
+    os.setegid(0)
+    os.setgroups([0])
+    try:
+        yield
+    finally:
+        os.setgroups(groups)
+        os.setegid(gid)
+        os.seteuid(uid)
+
+
+def _take_groups(uid: int, gid: int) -> None:
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         os.setgroups([gid])
     else:
         os.initgroups(name, gid)
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)

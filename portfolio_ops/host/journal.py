@@ -30,13 +30,16 @@ class Log:
         self._progress_at = 0.0
         self._progress_shown = False
 
-    def event(self, kind: Message, text: str, **fields: str | float) -> None:
+    def event(self, kind: Message, text: str, **fields: str | float) -> bool:
         """Report something that happened.
 
         Args:
             kind: What it is; gives the entry its id and priority.
             text: One readable line. What of it is not printable (names from outside) is shown escaped.
             fields: Become PORTFOLIO_<NAME>= in the journal.
+
+        Returns:
+            Whether who reads stderr has it now: it stands there, or that stream is the journal itself.
         """
         line = one_line(text)
         sent = _send(kind, line, {"site": self._site, "job": self._job, **fields})
@@ -44,8 +47,11 @@ class Log:
         self._clear_progress()
         if sys.stderr.isatty():
             print(line, file=sys.stderr)
-        elif not sent:
+            return True
+        if not sent:
             print(f"<{kind.priority}>{line}", file=sys.stderr, flush=True)
+            return True
+        return stderr_is_journal()
 
     def progress(self, text: str) -> None:
         """Say how far a job is, at most twice a second: to systemd (`STATUS=`), and on a terminal."""
@@ -67,6 +73,8 @@ class Log:
 def stderr_is_journal() -> bool:
     """Whether what is written to stderr lands in the journal by itself ($JOURNAL_STREAM, systemd.exec(5))."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    if not device:
+        return False
     status = os.fstat(sys.stderr.fileno())
     return (device, inode) == (str(status.st_dev), str(status.st_ino))
 

@@ -50,9 +50,10 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
             "rows": facts.rows,
             "schema_sha256": facts.schema_sha256,
             "user_version": facts.user_version,
+            "foreign_key_violations": facts.foreign_key_violations,
             "verified": {
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "checks": ["sha256", "integrity_check"],
+                "checks": ["sha256", "integrity_check", "foreign_key_check"],
             },
         }
         stem = taken.astimezone().strftime(stem_format)

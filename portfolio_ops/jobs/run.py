@@ -18,22 +18,30 @@ from portfolio_ops.store.lock import held
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job: its name in the journal and in units, what it makes, and how late it may be.
+class Watched:
+    """Something that runs by itself, and may be late.
 
     Attributes:
+        name: In the journal and in units.
         overdue_after: Age of the last success beyond which it is late; None for one that runs on events.
     """
 
     name: str
-    kind: Kind
     overdue_after: timedelta | None
 
 
-DAILY = Job("backup-daily", Kind.DAILY, timedelta(hours=26))
-SOCIAL = Job("backup-social", Kind.SOCIAL, timedelta(days=7, hours=6))
-GALLERY = Job("backup-gallery", Kind.EVENT, None)
-ROTATE = Job("logs-rotate", Kind.LOGS, timedelta(hours=26))
+@dataclass(frozen=True)
+class Job(Watched):
+    """One that makes artifacts, and prunes their kind. Its runs exclude each other by the lock of the kind's name."""
+
+    kind: Kind
+
+
+DAILY = Job("backup-daily", timedelta(hours=26), Kind.DAILY)
+SOCIAL = Job("backup-social", timedelta(days=7, hours=6), Kind.SOCIAL)
+GALLERY = Job("backup-gallery", None, Kind.EVENT)
+ROTATE = Job("logs-rotate", timedelta(hours=26), Kind.LOGS)
+DRILL = Watched("drill", timedelta(days=7, hours=6))
 JOBS = (DAILY, SOCIAL, GALLERY, ROTATE)
 
 
@@ -151,11 +159,10 @@ def prune_kind(site: Site, job: Job, *, wait: timedelta) -> list[Artifact]:
 
 
 def _report(log: Log, job: Job, failure: PortfolioOpsError, seconds: float) -> None:
-    log.event(
+    failure.reported = log.event(
         messages.JOB_FAILED,
         f"{job.name} failed: {failure.message}",
         error=failure.code,
         suggestion=failure.suggestion,
         duration=round(seconds, 3),
     )
-    failure.reported = True

@@ -22,11 +22,14 @@ class DatabaseFacts:
         rows: Number of rows by table, virtual tables left out (their content stands in shadow tables, which are in).
         schema_sha256: Of every type, name, table and SQL text of the schema, in order of name.
         user_version: The application's own schema version (`PRAGMA user_version`).
+        foreign_key_violations: Rows that refer to nothing. The site may never have enforced its foreign keys, so these
+            are no damage; but a copy has as many as its original.
     """
 
     rows: dict[str, int]
     schema_sha256: str
     user_version: int
+    foreign_key_violations: int
 
 
 def check_database(file: Path) -> DatabaseFacts:
@@ -44,7 +47,12 @@ def check_database(file: Path) -> DatabaseFacts:
         try:
             connection.pragma("cache_size", -_CACHE_KIB)
             _require_integrity(connection)
-            return DatabaseFacts(_rows(connection), _schema_sha256(connection), int(connection.pragma("user_version")))
+            return DatabaseFacts(
+                _rows(connection),
+                _schema_sha256(connection),
+                int(connection.pragma("user_version")),
+                sum(1 for _ in connection.execute("PRAGMA foreign_key_check")),
+            )
         finally:
             connection.close()
     except apsw.Error as error:

@@ -9,6 +9,9 @@ import apsw
 
 from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
 
+SIDES = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database, by the endings of the names."""
+
 _BUSY_MILLISECONDS = 10_000
 
 
@@ -16,8 +19,24 @@ _BUSY_MILLISECONDS = 10_000
 def reading(database: Path) -> Iterator[apsw.Connection]:
     """A connection that only reads, and leaves the database, its `-wal` and its `-shm` as it found them.
 
+    `query_only` makes sure that nothing is written. For the rest, see `writing`.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RefusedError: It is not a database.
+        BusyError: The site holds it exclusively for longer than 10 s.
+    """
+    with writing(database) as connection:
+        connection.pragma("query_only", 1)
+        yield connection
+
+
+@contextlib.contextmanager
+def writing(database: Path) -> Iterator[apsw.Connection]:
+    """A connection beside the site's own, that disturbs neither its `-wal` nor its `-shm`.
+
     It is opened read-write: a read-only handle on a database whose site is stopped creates side files and cannot remove
-    them. `query_only` makes sure that nothing is written; no automatic checkpoint is ever run. At the end:
+    them. No automatic checkpoint is ever run. At the end:
 
     - a WAL that was there before is left alone even if we are the last to close (SQLite would checkpoint and delete it,
       and with it what a crashed site still has to recover, or what an archiver has yet to read);
@@ -42,7 +61,6 @@ def reading(database: Path) -> Iterator[apsw.Connection]:
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(had_wal))
         connection.pragma("wal_autocheckpoint", 0)
-        connection.pragma("query_only", 1)
         # The first read opens the WAL, and takes the lock that keeps another's last close from deleting it.
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
         yield connection

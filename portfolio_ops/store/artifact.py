@@ -14,16 +14,20 @@ import hashlib
 import json
 import os
 import struct
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, unique
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from portfolio_ops import __version__
-from portfolio_ops.errors import PortfolioOpsError, VerificationError
+from portfolio_ops.errors import RefusedError, VerificationError
 from portfolio_ops.host.files import open_regular
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 FORMAT = 1
 
@@ -33,6 +37,7 @@ _FOOTER = struct.Struct("<8sI8s")  # first bytes of the metadata's sha-256, its 
 _SIGNATURE = b"pf-ops\x00\x01"
 _METADATA_MOST = 16 << 20
 _CHUNK = 1 << 20
+_AHEAD = 4  # chunks that are decoded and not yet hashed and written: what is held in memory
 
 DISK_IS_SUSPECT = "the disk or memory is suspect: run the job again, and check the kernel log for I/O errors"
 
@@ -57,7 +62,7 @@ class Kind(Enum):
         return self in {Kind.DAILY, Kind.EVENT}
 
 
-class NotAnArtifactError(PortfolioOpsError):
+class NotAnArtifactError(VerificationError):
     """A file in an artifact folder is not (or no longer) an artifact: foreign, cut short, or altered."""
 
     code = "NOT_AN_ARTIFACT"
@@ -135,7 +140,8 @@ def read_artifact(path: Path) -> Artifact:
     """Read what a file says of itself: its end only, whatever its size.
 
     Raises:
-        NotAnArtifactError: It is no artifact, or cut short, altered, or of a newer format.
+        NotAnArtifactError: It is no artifact, or cut short, or altered.
+        RefusedError: It is of a newer format.
         PortfolioOpsError: It cannot be opened, or is not a regular file.
     """
     descriptor = open_regular(path)
@@ -178,7 +184,7 @@ def _parse(text: bytes, path: Path) -> tuple[Metadata, Content]:
     try:
         document = json.loads(text)
         if document["format"] > FORMAT:
-            raise NotAnArtifactError(
+            raise RefusedError(
                 f"{path} has format {document['format']}, this portfolio-ops reads up to {FORMAT}",
                 suggestion="use the portfolio-ops that wrote it, or a newer one",
             )
@@ -217,14 +223,28 @@ def decode_content(file: BinaryIO, payload_bytes: int, sink: BinaryIO | None) ->
     Raises:
         VerificationError: The compressed data is damaged.
     """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  (`list` and `status` never decode)
+
     source = _Bounded(file, payload_bytes)
     digest, length = hashlib.sha256(), 0
-    for chunk in _decoded(source):
-        digest.update(chunk)
-        length += len(chunk)
-        if sink is not None:
-            sink.write(chunk)
+    pending: deque[list[Future[Any]]] = deque()
+    # Decoding, hashing and writing each release the interpreter: side by side they take as long as the slowest.
+    with ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(1) as writer:
+        for chunk in _decoded(source):
+            length += len(chunk)
+            work = [hasher.submit(digest.update, chunk)]
+            pending.append(work if sink is None else [*work, writer.submit(sink.write, chunk)])
+            if len(pending) > _AHEAD:
+                _done(pending.popleft())
+        while pending:
+            _done(pending.popleft())
     return Content(digest.hexdigest(), length), Content(source.digest.hexdigest(), payload_bytes)
+
+
+def _done(work: "list[Future[Any]]") -> None:
+    """Wait for a chunk; what went wrong with it is raised here."""
+    for each in work:
+        each.result()
 
 
 def _decoded(source: "_Bounded") -> Iterator[bytes]:

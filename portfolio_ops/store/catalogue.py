@@ -9,6 +9,8 @@ from portfolio_ops.host.files import TEMPORARY_PREFIX
 from portfolio_ops.store.artifact import Artifact, Kind, read_artifact
 
 LATEST = "latest"
+BEFORE_RESTORE = "before-restore"
+"""The event of a backup that holds what was there before a restore."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,16 @@ def _artifact_of(path: Path, kind: Kind, site: str) -> Artifact:
     return artifact
 
 
+def newest_database(catalogue: Catalogue) -> Artifact | None:
+    """The newest whole database, but for those that a restore put away: somebody wanted to leave that state."""
+    wanted = [
+        artifact
+        for artifact in catalogue.artifacts
+        if artifact.metadata.kind.holds_database and artifact.metadata.details.get("event") != BEFORE_RESTORE
+    ]
+    return wanted[-1] if wanted else None
+
+
 def find(catalogue: Catalogue, reference: str) -> Artifact:
     """The one artifact that `reference` names: `latest` (database), an ID or its unique beginning, or a file name.
 
@@ -74,10 +86,9 @@ def find(catalogue: Catalogue, reference: str) -> Artifact:
         UsageError: Several are.
     """
     if reference == LATEST:
-        databases = [artifact for artifact in catalogue.artifacts if artifact.metadata.kind.holds_database]
-        if not databases:
+        if (newest := newest_database(catalogue)) is None:
             raise NotFoundError("there is no database backup yet", suggestion="make one: portfolio-ops backup daily")
-        return databases[-1]
+        return newest
     name = Path(reference).name
     found = [artifact for artifact in catalogue.artifacts if artifact.path.name == name]
     found = found or [artifact for artifact in catalogue.artifacts if reference and artifact.id.startswith(reference)]

@@ -20,7 +20,7 @@ _POLL = 0.2
 
 
 @contextlib.contextmanager
-def held(state: Path, name: str, *, wait: timedelta, on_wait: Callable[[str], None]) -> Iterator[None]:
+def held(state: Path, name: str, *, wait: timedelta, on_wait: Callable[[str], object]) -> Iterator[None]:
     """Hold the lock `name` of a site while the block runs.
 
     Args:
@@ -60,7 +60,7 @@ def is_held(state: Path, name: str) -> bool:
     return False
 
 
-def _acquire(descriptor: int, name: str, wait: timedelta, on_wait: Callable[[str], None]) -> None:
+def _acquire(descriptor: int, name: str, wait: timedelta, on_wait: Callable[[str], object]) -> None:
     deadline = time.monotonic() + wait.total_seconds()
     told = False
     while True:

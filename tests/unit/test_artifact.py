@@ -141,7 +141,7 @@ def test_a_newer_format_is_told_as_such(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("portfolio_ops.store.artifact.FORMAT", 2)
     published(tmp_path)
     monkeypatch.setattr("portfolio_ops.store.artifact.FORMAT", 1)
-    with pytest.raises(NotAnArtifactError, match="has format 2"):
+    with pytest.raises(RefusedError, match="has format 2"):
         read_artifact(next(tmp_path.iterdir()))
 
 

@@ -121,3 +121,43 @@ def test_the_site_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         config.find(None, "../../etc/passwd")
     with pytest.raises(UsageError):
         config.find(one, "two")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('compose = "srv"', "backend.compose must be an absolute path"),
+        ('compose = "/srv"\nstop = ["x"]', "backend.stop and backend.compose exclude each other"),
+        ('stop = ["x"]\nstart = ["x"]', "backend.status is missing"),
+        ('stop = "systemctl stop x"', "must be a program and its arguments as a list"),
+        ("stop = []", "must be a program and its arguments as a list"),
+        ('health = "localhost:3000"', "must be a URL"),
+        ('patience = "soon"', "is not a duration"),
+    ],
+)
+def test_a_backend_is_configured_in_one_way_and_wholly(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(written(tmp_path, f'[site]\nroot = "/srv/shop"\n[backend]\n{text}\n'))
+    assert words in str(caught.value)
+
+
+def test_a_compose_service_becomes_argument_lists(tmp_path: Path) -> None:
+    text = '[site]\nroot = "/srv/shop"\n[backend]\ncompose = "/srv/a b"\nservice = "--evil"\n'
+    backend = config.load(written(tmp_path, text)).backend
+    assert backend.stop == ("docker", "compose", "--project-directory", "/srv/a b", "stop", "--", "--evil")
+    assert backend.described == "the compose service --evil in /srv/a b"
+
+
+def test_secrets_are_named_and_urls_checked(tmp_path: Path) -> None:
+    head = '[site]\nroot = "/srv/shop"\n[alert]\n'
+    assert config.load(written(tmp_path, f'{head}webhook = "credential:chat"\n')).alert.webhook == "credential:chat"
+    for value in ("credential:", "credential:../x", "ftp://x/y", "chat"):
+        with pytest.raises(ConfigurationError, match=r"alert\.webhook"):
+            config.load(written(tmp_path, f'{head}webhook = "{value}"\n'))
+
+
+def test_drills_restore_into_the_backups_unless_told(tmp_path: Path) -> None:
+    site = config.load(written(tmp_path, '[site]\nroot = "/srv/shop"\n'))
+    assert site.drill.scratch == site.state
+    site = config.load(written(tmp_path, '[site]\nroot = "/srv/shop"\n[drill]\nscratch = "/mnt/scratch"\n'))
+    assert site.drill.scratch == Path("/mnt/scratch")

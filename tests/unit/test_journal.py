@@ -32,7 +32,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, dic
 
 @pytest.mark.usefixtures("no_journal")
 def test_without_a_journal_stderr_gets_the_line_with_its_priority(capsys: pytest.CaptureFixture[str]) -> None:
-    Log(site="shop", job="x").event(messages.JOB_FAILED, "it\nfailed\x1b[0m", error="FAILED")
+    assert Log(site="shop", job="x").event(messages.JOB_FAILED, "it\nfailed\x1b[0m", error="FAILED")
     captured = capsys.readouterr()
     assert captured.err == "<3>it\\u000afailed\\u001b[0m\n"
     assert captured.out == ""
@@ -41,7 +41,10 @@ def test_without_a_journal_stderr_gets_the_line_with_its_priority(capsys: pytest
 def test_the_journal_gets_typed_fields_and_stderr_nothing(
     sent: list[tuple[str, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Log(site="shop", job="backup-daily").event(messages.PRUNED, "gone", artifact="a\nMESSAGE=forged", bytes=7)
+    log = Log(site="shop", job="backup-daily")
+    assert not log.event(
+        messages.PRUNED, "gone", artifact="a\nMESSAGE=forged", bytes=7
+    )  # who reads stderr does not know
     [(text, fields)] = sent
     assert text == "gone"
     assert fields == {

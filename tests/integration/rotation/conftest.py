@@ -50,8 +50,9 @@ class Recorder(Log):
         super().__init__(site="shop", job="logs-rotate")
         self.events: list[tuple[Any, str, dict[str, Any]]] = []
 
-    def event(self, kind: Message, text: str, **fields: str | float) -> None:
+    def event(self, kind: Message, text: str, **fields: str | float) -> bool:
         self.events.append((kind, text, fields))
+        return True
 
     def progress(self, text: str) -> None:
         pass

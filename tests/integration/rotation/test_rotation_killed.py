@@ -6,89 +6,28 @@ every fourth event; the cases begin at different ones, so that together those of
 ext4 and xfs collapse, btrfs and tmpfs truncate, bigalloc tries the one and does the other.
 """
 
-import os
-import signal
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 
-import portfolio_ops
 from portfolio_ops.host import messages
 from portfolio_ops.logs import live as live_module
 from portfolio_ops.logs import truncate
+from tests.integration.bomb import in_child
 
-_PACKAGE = Path(portfolio_ops.__file__).parent
-_WRITING = {
-    str(_PACKAGE / name)
-    for name in (
-        "logs/rotate.py",
-        "logs/archive.py",
-        "logs/collapse.py",
-        "logs/truncate.py",
-        "logs/state.py",
-        "logs/live.py",
-        "store/publish.py",
-        "host/files.py",
-    )
-}
+_WRITING = (
+    "logs/rotate.py",
+    "logs/archive.py",
+    "logs/collapse.py",
+    "logs/truncate.py",
+    "logs/state.py",
+    "logs/live.py",
+    "store/publish.py",
+    "host/files.py",
+)
 _STRIDE = 4
 _ALIKE = b"GET / 200\n"
-
-
-class _Bomb:
-    """Counts events in the writing modules; kills the process at number `fuse`, without any clean-up."""
-
-    def __init__(self, fuse: int) -> None:
-        self._fuse = fuse
-        self.count = 0
-
-    def _tick(self) -> None:
-        self.count += 1
-        if self.count == self._fuse:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename not in _WRITING:
-            return None
-        if event == "line":
-            self._tick()
-        return self.trace
-
-    def profile(self, frame: FrameType, event: str, _: Any) -> None:
-        if event in {"c_call", "c_return"} and frame.f_code.co_filename in _WRITING:
-            self._tick()
-
-
-def _in_child(yard: Any, fuse: int) -> int:
-    """Rotate in a child that dies at event `fuse`. Returns how many events there were, or 0 if it died."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            bomb = _Bomb(fuse)
-            sys.setprofile(bomb.profile)
-            sys.settrace(bomb.trace)
-            yard.rotate()
-            sys.settrace(None)
-            sys.setprofile(None)
-            os.write(write_end, str(bomb.count).encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(write_end)
-    _, status = os.waitpid(child, 0)
-    told = os.read(read_end, 100)
-    os.close(read_end)
-    if told:
-        assert os.waitstatus_to_exitcode(status) == 0
-        return int(told)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
-    return 0
 
 
 def _numbered(start: int, count: int) -> bytes:
@@ -135,7 +74,7 @@ def test_killed_at_every_event_nothing_is_lost_or_doubled(
     while not events:
         fuse, rounds = fuse + _STRIDE, rounds + 1
         written += yard.append(lines(fuse * 1000, 300))
-        events = _in_child(yard, fuse)
+        events = in_child(yard.rotate, fuse, _WRITING)
         # The site goes on writing before anything is repaired, now and then mid-line.
         written += yard.append(lines(fuse * 1000 + 300, 100)[:-1])
         yard.journal.events.clear()

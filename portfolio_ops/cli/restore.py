@@ -1,0 +1,254 @@
+"""`portfolio-ops restore`: bring a database or its social tables back, or undo that."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from portfolio_ops.cli import present
+from portfolio_ops.cli.backup import wait_option
+from portfolio_ops.cli.context import Context
+from portfolio_ops.cli.restore_social import social
+from portfolio_ops.config import Site
+from portfolio_ops.errors import ExitCode, RefusedError, UsageError
+from portfolio_ops.host.files import require_space
+from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs import restore
+from portfolio_ops.jobs.restore import Restored
+from portfolio_ops.restore.plan import (
+    Plan,
+    choose,
+    plan_beside,
+    plan_in_place,
+    require_a_way_to_stop,
+    require_at_home,
+)
+from portfolio_ops.restore.stage import Staged, restore_beside
+from portfolio_ops.store.catalogue import LATEST
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan, and change nothing.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group("restore")
+def command() -> None:
+    """Bring the database or its social tables back; or undo that.
+
+    \b
+    Examples:
+      portfolio-ops restore database latest --to /tmp/copy.sqlite
+      portfolio-ops restore database 3f09 --in-place
+      portfolio-ops restore undo
+    """  # noqa: D301  (click's own mark, the character, not two)
+
+
+@command.command("database", short_help="The whole database, beside the live one or over it.")
+@click.argument("reference", metavar="[ID|FILE|latest]", default=LATEST)
+@click.option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Restore to this new file.")
+@click.option("--in-place", is_flag=True, help="Replace the live database (as root; stops and starts the backend).")
+@click.option("--force", metavar="WORDS", default="", help="Why it belongs here although it looks foreign.")
+@dry_run_option
+@yes_option
+@wait_option
+@click.pass_obj
+def database(
+    context: Context,
+    reference: str,
+    target: Path | None,
+    *,
+    in_place: bool,
+    force: str,
+    dry_run: bool,
+    yes: bool,
+    wait: timedelta,
+) -> ExitCode:
+    """Restore a whole database: the latest backup, one by its ID, or an artifact's FILE wherever it lies.
+
+    It is decoded and checked in full first. In place, only then is the backend stopped and the database exchanged; the
+    state before is kept, and comes back by itself if anything fails, or by `restore undo`.
+
+    \b
+    Examples:
+      portfolio-ops restore database --to /tmp/copy.sqlite
+      portfolio-ops restore database portfolio-2026-11-23 --in-place --dry-run
+    """  # noqa: D301
+    if (target is not None) == in_place:
+        raise UsageError("say where to: --to PATH, or --in-place", suggestion="portfolio-ops restore database --help")
+    if target is not None:
+        return _beside(context, reference, target, force, dry_run=dry_run)
+    site = context.site_as_root()
+    _finish_interrupted(context, site, wait, dry_run=dry_run)
+    plan = plan_in_place(site, choose(site, reference))
+    require_at_home(plan, force)
+    require_a_way_to_stop(site, plan)
+    require_space(plan.target.parent, plan.artifact.metadata.content.bytes)
+    if not _agreed(context, _plan_lines(site, plan), dry_run=dry_run, yes=yes):
+        return _not_done(context, "restore database", plan, dry_run=dry_run)
+    with restore.alone(site, wait=wait) as log:
+        done = restore.restore_in_place(site, plan.artifact, log, force=force)
+    return _done(context, "restore database", plan, done)
+
+
+@command.command("undo", short_help="Return to the state before the latest restore in place.")
+@dry_run_option
+@yes_option
+@wait_option
+@click.pass_obj
+def undo(context: Context, *, dry_run: bool, yes: bool, wait: timedelta) -> ExitCode:
+    """Return to the state before the latest restore in place. Undoing twice is as before the first.
+
+    A restore that died in its middle is brought to its end first, and said so; if that has put the former state back,
+    there is nothing more to undo.
+    """
+    site = context.site_as_root()
+    words = _finish_interrupted(context, site, wait, dry_run=dry_run)
+    if words and restore.was_put_back(site):
+        return context.finish("restore undo", {"finished": words, "done": True}, lambda: None)
+    former = restore.undoable(site)
+    plan = None if former.undo.startswith("/") else plan_in_place(site, choose(site, former.undo))
+    lines = [f"return to the raw files in {former.undo}"] if plan is None else _plan_lines(site, plan)
+    if not _agreed(context, lines, dry_run=dry_run, yes=yes):
+        return _not_done(context, "restore undo", plan, dry_run=dry_run)
+    with restore.alone(site, wait=wait) as log:
+        if plan is None:
+            done = restore.restore_raw(site, former, log)
+        else:
+            done = restore.restore_in_place(site, plan.artifact, log, force="undo")
+    return _done(context, "restore undo", plan, done)
+
+
+def _finish_interrupted(context: Context, site: Site, wait: timedelta, *, dry_run: bool) -> str:
+    """Bring a restore that died to its end; says in words what came of it, empty if there was none.
+
+    Raises:
+        RefusedError: There is one, and nothing may be changed.
+    """
+    if restore.interrupted(site) is None:
+        return ""
+    with restore.alone(site, wait=wait) as log:
+        if dry_run and restore.interrupted(site) is not None:
+            raise RefusedError(
+                "an earlier restore was interrupted, and is to be brought to its end first",
+                suggestion="portfolio-ops restore undo, or the same without --dry-run",
+            )
+        words = restore.finish_interrupted(site, log)
+    if words and not context.json:
+        print(words)
+    return words
+
+
+def _beside(context: Context, reference: str, target: Path, force: str, *, dry_run: bool) -> ExitCode:
+    site = context.site()
+    plan = plan_beside(site, choose(site, reference), target)
+    require_at_home(plan, force)
+    require_space(plan.target.parent, plan.artifact.metadata.content.bytes)
+    if not context.json:
+        print("\n".join(_plan_lines(site, plan)))
+    if dry_run:
+        return _not_done(context, "restore database", plan, dry_run=True)
+    staged = restore_beside(plan.artifact, plan.target, Log(site=site.name, job="restore"))
+    return _done(context, "restore database", plan, Restored(staged, 0.0, "", ()))
+
+
+def _plan_lines(site: Site, plan: Plan) -> list[str]:
+    """The plan for a person."""
+    artifact, now = plan.artifact, datetime.now(UTC)
+    rows, content = artifact.metadata.details.get("rows", {}), artifact.metadata.content.bytes
+    lines = [
+        ("restore", f"{artifact.path.name}  (id {artifact.id})"),
+        ("taken", f"{present.local(artifact.taken)}, {present.ago(artifact.taken, now)}"),
+        (
+            "holds",
+            f"{present.size(content)}, {sum(rows.values()):,} rows of {len(rows)} tables",
+        ),
+        ("over" if plan.in_place else "to", f"{plan.target}  ({present.size(plan.free)} free there)"),
+    ]
+    if plan.in_place:
+        stops = site.backend.described or "nothing: [backend] does not say how, and nobody has the database open"
+        if plan.running is False:
+            stops += ", which does not run and is left so"
+        well = f", then waits for {site.backend.health}" if plan.running and site.backend.health else ""
+        lines += [
+            ("stops", stops + well),
+            ("open in", ", ".join(map(str, plan.holders)) or "no process"),
+            ("keeps", "the present state, to which `portfolio-ops restore undo` returns" if plan.exists else "nothing"),
+        ]
+    lines += [("foreign", each) for each in plan.foreign]
+    return [f"{name:8} {present.printable(text)}" for name, text in lines]
+
+
+def _agreed(context: Context, lines: list[str], *, dry_run: bool, yes: bool) -> bool:
+    """Show the plan and ask; where nobody can be asked, the answer must be given already.
+
+    Raises:
+        RefusedError: Nobody can be asked.
+    """
+    if not context.json:
+        print("\n".join(lines), flush=True)
+    if dry_run or yes:
+        return not dry_run
+    if context.json or not sys.stdin.isatty():
+        raise RefusedError(
+            "this replaces live data, and there is nobody to ask", suggestion="--yes, or --dry-run to look"
+        )
+    return click.confirm("Go on?", err=True)
+
+
+def _not_done(context: Context, name: str, plan: Plan | None, *, dry_run: bool) -> ExitCode:
+    words = "nothing was changed" + (" (--dry-run)" if dry_run else "")
+    return context.finish(name, {"plan": _plan_data(plan), "done": False}, lambda: print(words))
+
+
+def _done(context: Context, name: str, plan: Plan | None, done: Restored) -> ExitCode:
+    staged = done.staged
+    data = {
+        "plan": _plan_data(plan),
+        "done": True,
+        "decode_seconds": None if staged is None else round(staged.decode_seconds, 3),
+        "check_seconds": None if staged is None else round(staged.check_seconds, 3),
+        "down_seconds": round(done.down_seconds, 3),
+        "undo": done.undo,
+        "notes": list(done.notes),
+    }
+
+    def human() -> None:
+        for line in _done_lines(plan, staged, done):
+            print(line)
+
+    return context.finish(name, data, human)
+
+
+def _done_lines(plan: Plan | None, staged: Staged | None, done: Restored) -> list[str]:
+    lines = []
+    if staged is not None and plan is not None:
+        lines.append(
+            f"restored {plan.target}: {sum(staged.facts.rows.values()):,} rows, checked in full "
+            f"({staged.decode_seconds:.1f} s to decode, {staged.check_seconds:.1f} s to check)"
+        )
+        if staged.facts.foreign_key_violations:
+            lines.append(f"note: {staged.facts.foreign_key_violations:,} rows refer to nothing, as when it was taken")
+    if done.down_seconds:
+        lines.append(f"the backend was down for {done.down_seconds:.1f} s")
+    lines += [f"note: {note}" for note in done.notes]
+    if done.undo:
+        lines.append("to return to the state before: portfolio-ops restore undo")
+    return lines
+
+
+def _plan_data(plan: Plan | None) -> dict[str, Any] | None:
+    if plan is None:
+        return None
+    return {
+        "artifact": present.artifact_data(plan.artifact),
+        "target": str(plan.target),
+        "in_place": plan.in_place,
+        "holders": [{"pid": holder.pid, "name": holder.name} for holder in plan.holders],
+        "running": plan.running,
+        "foreign": list(plan.foreign),
+        "free_bytes": plan.free,
+    }
+
+
+command.add_command(social)

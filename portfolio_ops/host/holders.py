@@ -1,0 +1,65 @@
+"""Which processes have a file open: asked of the kernel, for every process of every user."""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from portfolio_ops.host.identity import as_root
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that has a file open."""
+
+    pid: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (process {self.pid})"
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """The device and inode that a name stands for now; None where there is no such file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def holders(files: Iterable[tuple[int, int]]) -> list[Holder]:
+    """The other processes that have one of `files` open, whatever name or mount they reached it by.
+
+    Containers are processes like any other here (proc(5), /proc/pid/fd). Only root sees those of all users.
+
+    Args:
+        files: Devices and inodes.
+    """
+    wanted = set(files)
+    with as_root():
+        pids = [int(entry.name) for entry in os.scandir(_PROC) if entry.name.isdigit()]
+        return [
+            Holder(pid, _name(pid)) for pid in sorted(pids) if pid != os.getpid() and not wanted.isdisjoint(_open(pid))
+        ]
+
+
+def _open(pid: int) -> set[tuple[int, int]]:
+    """What a process has open; empty for one that has ended, or that may not be looked at."""
+    found: set[tuple[int, int]] = set()
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(_PROC / str(pid) / "fd"):
+            with contextlib.suppress(OSError):
+                status = entry.stat()
+                found.add((status.st_dev, status.st_ino))
+    return found
+
+
+def _name(pid: int) -> str:
+    try:
+        return (_PROC / str(pid) / "comm").read_text().strip() or "?"
+    except OSError:
+        return "?"

@@ -1,0 +1,176 @@
+"""What a restore would do, found out before anything is touched."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from portfolio_ops.config import Site
+from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError, UsageError
+from portfolio_ops.host import backend
+from portfolio_ops.host.files import free_bytes
+from portfolio_ops.host.holders import Holder, holders, identity_of
+from portfolio_ops.sqlite.connection import SIDES, reading
+from portfolio_ops.store import catalogue
+from portfolio_ops.store.artifact import Artifact, read_artifact
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A restore of a whole database.
+
+    Attributes:
+        artifact: Where it comes from.
+        target: Where it goes, symlinks resolved.
+        in_place: Whether the target is the site's live database.
+        exists: Whether there is a live database to be kept.
+        holders: Who has it open now.
+        running: Whether the backend runs; None where it cannot be asked.
+        foreign: Why the artifact may not belong here, in words; empty if it looks at home.
+        free: Bytes free where it goes.
+    """
+
+    artifact: Artifact
+    target: Path
+    in_place: bool
+    exists: bool
+    holders: tuple[Holder, ...]
+    running: bool | None
+    foreign: tuple[str, ...]
+    free: int
+
+
+def choose(site: Site, reference: str) -> Artifact:
+    """The artifact that a person names: `latest`, an ID or its beginning, a file's name, or a path to a file anywhere.
+
+    Raises:
+        NotFoundError: There is none.
+        UsageError: There are several, or it holds something else than a database.
+        RefusedError: It is no regular file, or of a newer format.
+        NotAnArtifactError: It is a file, and no artifact, or a damaged one.
+    """
+    artifact = _chosen(site, reference)
+    if not artifact.metadata.kind.holds_database:
+        raise UsageError(
+            f"{artifact.path.name} holds {artifact.metadata.kind.value}, not a whole database",
+            suggestion="social exports: portfolio-ops restore social; logs: portfolio-ops logs show",
+        )
+    return artifact
+
+
+def _chosen(site: Site, reference: str) -> Artifact:
+    if "/" in reference or os.path.lexists(reference):
+        return read_artifact(Path(reference).absolute())
+    return catalogue.find(catalogue.scan(site.backups, site.name), reference)
+
+
+def plan_beside(site: Site, artifact: Artifact, target: Path) -> Plan:
+    """A restore to a new file.
+
+    Raises:
+        RefusedError: The target exists.
+        NotFoundError: Its folder does not.
+    """
+    target = Path(os.path.abspath(target))  # noqa: PTH100  (resolve() would follow a link that stands there)
+    if os.path.lexists(target):
+        raise RefusedError(
+            f"{target} exists already", suggestion="name a file that does not exist; nothing is replaced"
+        )
+    if not target.parent.is_dir():
+        raise NotFoundError(f"there is no folder {target.parent}", suggestion="make it first")
+    foreign = _foreign_site(site, artifact)
+    return Plan(artifact, target, False, False, (), None, foreign, free_bytes(target.parent))
+
+
+def plan_in_place(site: Site, artifact: Artifact) -> Plan:
+    """A restore over the live database. Looks only; what it finds is looked at again when it counts.
+
+    Raises:
+        NotFoundError: The folder of the database does not exist.
+        RefusedError: The live database is something else than a file.
+        BackendError: The backend cannot be asked.
+    """
+    target = Path(os.path.realpath(site.database))
+    if not target.parent.is_dir():
+        raise NotFoundError(
+            f"there is no folder {target.parent}", suggestion="is the volume mounted? Or make the folder, the owner's"
+        )
+    if os.path.lexists(target) and not target.is_file():
+        raise RefusedError(f"{target} is not a regular file", suggestion="correct [site] database")
+    running = backend.is_running(site.backend) if backend.is_known(site.backend) else None
+    return Plan(
+        artifact=artifact,
+        target=target,
+        in_place=True,
+        exists=target.exists(),
+        holders=tuple(who_holds(target)),
+        running=running,
+        foreign=_foreign_site(site, artifact) + _foreign_database(target, artifact),
+        free=free_bytes(target.parent),
+    )
+
+
+def who_holds(database: Path) -> list[Holder]:
+    """The processes that have the database or a side file of it open."""
+    files = [identity_of(Path(f"{database}{side}")) for side in ("", *SIDES)]
+    return holders(file for file in files if file is not None)
+
+
+def require_at_home(plan: Plan, words: str) -> None:
+    """Refuse what looks foreign, unless a person says why it is right.
+
+    Args:
+        words: Of the person.
+
+    Raises:
+        RefusedError: It looks foreign, and nothing was said.
+    """
+    if plan.foreign and not words.strip():
+        raise RefusedError(
+            f"{plan.artifact.path.name} does not look as if it belonged here: {'; '.join(plan.foreign)}",
+            suggestion='if it does, say why: --force "the words go into the journal"',
+        )
+
+
+def require_a_way_to_stop(site: Site, plan: Plan) -> None:
+    """Refuse to restore over a database that is in use by what we cannot stop.
+
+    Raises:
+        RefusedError: So it is.
+    """
+    if plan.holders and not (backend.is_known(site.backend) and plan.running):
+        who = ", ".join(str(each) for each in plan.holders)
+        raise RefusedError(
+            f"{plan.target} is in use by {who}",
+            suggestion="it says it does not run; end that process yourself"
+            if backend.is_known(site.backend)
+            else f"stop it yourself, or tell how to in {site.file}: [backend] compose, or stop, start and status",
+        )
+
+
+def _foreign_site(site: Site, artifact: Artifact) -> tuple[str, ...]:
+    theirs = artifact.metadata.site
+    return () if theirs == site.name else (f"it is of the site {theirs}, this is {site.name}",)
+
+
+def _foreign_database(database: Path, artifact: Artifact) -> tuple[str, ...]:
+    """What differs so much from the live database that this may be of another. What cannot be read is no sign."""
+    stated = artifact.metadata.details
+    try:
+        with reading(database) as connection:
+            page_size = int(connection.pragma("page_size"))
+            tables = {str(row[0]) for row in connection.execute(_TABLES)}
+    except (PortfolioOpsError, apsw.Error):
+        return ()
+    found = []
+    if stated.get("page_size") not in {None, page_size}:
+        found.append(f"its pages are of {stated['page_size']} bytes, the live database's of {page_size}")
+    missing = tables - set(stated.get("rows", tables))
+    if len(missing) * 2 > len(tables):
+        names = ", ".join(sorted(missing)[:4])
+        found.append(f"it lacks {len(missing)} of the live database's {len(tables)} tables ({names}, ...)")
+    return tuple(found)
+
+
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"

@@ -1,0 +1,51 @@
+"""The hidden folder beside a database in which a restore works: what comes in, and what was there."""
+
+import shutil
+from pathlib import Path
+
+from portfolio_ops.errors import RefusedError
+from portfolio_ops.host.holders import identity_of
+
+_NAME = ".portfolio-ops-restore"
+
+
+def folder_of(database: Path) -> Path:
+    """Where a restore of this database works: on its own filesystem, so that names can be exchanged."""
+    return database.parent / _NAME
+
+
+def incoming_of(database: Path) -> Path:
+    """The database that is to come."""
+    return folder_of(database) / database.name
+
+
+def former_of(database: Path) -> Path:
+    """The folder that keeps what was there, under its own name."""
+    return folder_of(database) / "former"
+
+
+def require_nothing_left(database: Path) -> None:
+    """Refuse to clear away a former database that is not the live one by another name.
+
+    Raises:
+        RefusedError: There is one.
+    """
+    left = former_of(database) / database.name
+    if left.exists() and identity_of(left) != identity_of(database):
+        raise RefusedError(
+            f"{left.parent} holds a former database that no record tells of",
+            suggestion="look whether it is wanted, then move it away",
+        )
+
+
+def make(database: Path) -> None:
+    """Make the folder, empty."""
+    folder = folder_of(database)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(mode=0o700)
+
+
+def remove(database: Path) -> None:
+    """Remove it with all that is left in it."""
+    shutil.rmtree(folder_of(database), ignore_errors=True)

@@ -1,0 +1,163 @@
+"""A restore in place killed anywhere: one database is in place, whole; the next command says which and finishes.
+
+The places are not listed by hand: a child counts every line and every call of a built-in function in the modules that
+change something, and kills itself at the one it was told.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from portfolio_ops import config
+from portfolio_ops.cli.main import run
+from portfolio_ops.config import Site
+from portfolio_ops.jobs import restore
+from portfolio_ops.jobs.daily import backup_daily
+from portfolio_ops.store import catalogue
+from tests.integration.bomb import in_child
+
+_CHANGING = (
+    "jobs/restore.py",
+    "restore/swap.py",
+    "restore/record.py",
+    "restore/stage.py",
+    "restore/work.py",
+    "host/files.py",
+)
+_STRIDE = 3
+
+
+def _restore(site: Site) -> None:
+    artifact = catalogue.find(catalogue.scan(site.backups, site.name), "latest")
+    with restore.alone(site, wait=timedelta()) as log:
+        restore.restore_in_place(site, artifact, log, force="")
+
+
+def _with_backend(site: Site, folder: Path, start: str = "touch") -> Site:
+    """A backend that is a file: it runs while the file is there."""
+    flag = folder / "runs"
+    flag.touch()
+    words = {"stop": ["rm", "-f", str(flag)], "start": [start, str(flag)], "status": ["test", "-e", str(flag)]}
+    lines = [f"{verb} = {json.dumps(argv)}" for verb, argv in words.items()]
+    site.file.write_text("\n".join([f'[site]\nroot = "{site.root}"', "[backend]", *lines, ""]))
+    return config.load(site.file)
+
+
+def _live_state(site: Site, template: Path, *, damaged: bool) -> None:
+    """The live database as a crashed site leaves it: the newest commits are in the WAL only."""
+    for path in site.database.parent.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    for path in template.iterdir():
+        shutil.copy(path, site.database.parent)
+    if damaged:
+        site.database.write_bytes(b"damaged" * 1000)
+
+
+def _what_is_live(site: Site) -> str:
+    """`old` with its last commit, `new`, or `damaged`; anything else is a failure."""
+    if site.database.read_bytes().startswith(b"damaged"):
+        assert site.database.with_name(f"{site.database.name}-wal").stat().st_size > 0
+        return "damaged"
+    look = site.root.parent / "look"
+    shutil.rmtree(look, ignore_errors=True)
+    look.mkdir()
+    for ending in ("", "-wal", "-journal"):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy(f"{site.database}{ending}", look / f"copy{ending}")
+    with contextlib.closing(sqlite3.connect(look / "copy")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        rows = connection.execute("SELECT count(*), max(id) FROM comments").fetchone()
+    return {(50, 50): "new", (41, 9999): "old"}[rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("damaged", "first"), [(False, 1), (False, 2), (True, 3)])
+def test_killed_at_every_event_one_of_both_is_whole(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, damaged: bool, first: int
+) -> None:
+    monkeypatch.setattr("portfolio_ops.host.backend._STILL_RUNNING", 0.0)
+    backup_daily(site, wait=timedelta())
+    template = tmp_path / "template"
+    template.mkdir()
+    writer = os.fork()
+    if writer == 0:
+        connection = sqlite3.connect(site.database)
+        connection.execute("DELETE FROM comments WHERE id <= 10")
+        connection.execute("INSERT INTO comments(id, image, body) VALUES(9999, 1, 'the last commit')")
+        connection.commit()
+        for ending in ("", "-wal"):
+            shutil.copy(f"{site.database}{ending}", template)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(writer, 0)
+    site = _with_backend(site, tmp_path)
+    before = "damaged" if damaged else "old"
+    fuse, events, seen = first - _STRIDE, 0, set()
+    while not events:
+        fuse += _STRIDE
+        _live_state(site, template, damaged=damaged)
+        (tmp_path / "runs").touch()
+        events = in_child(lambda: _restore(site), fuse, _CHANGING)
+        found = "new" if events else ""
+        if not events:
+            if site.database.with_name(f"{site.database.name}-wal").exists() or not damaged:
+                found = _what_is_live(site)
+            with restore.alone(site, wait=timedelta()) as log:
+                words = restore.finish_interrupted(site, log)
+            found = found or _what_is_live(site)
+            if words:
+                assert ("restored database" in words) is (found == "new"), f"killed at event {fuse}"
+                seen.add(words.partition(": ")[2])
+        assert _what_is_live(site) == found, f"killed at event {fuse}"
+        assert found in {before, "new"}
+        assert (tmp_path / "runs").exists(), f"killed at event {fuse}"
+        assert restore.interrupted(site) is None
+        kept = [path for path in site.database.parent.iterdir() if path.is_dir()]
+        assert all(".before-restore-" in path.name for path in kept), f"killed at event {fuse}"
+        if found == "new":
+            assert restore.undoable(site).undo, f"killed at event {fuse}"
+        for path in (site.backups / "event-triggered").glob("*"):
+            path.unlink()
+    assert seen == {"the restored database is in place", "the former state is in place"}
+    assert fuse > 150
+
+
+@pytest.mark.parametrize("start", ["touch", "false"])
+def test_the_command_line_says_what_it_finished(
+    site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str], start: str
+) -> None:
+    """Died with the new database in place: undo finishes, and then undoes, even if the backend cannot be started."""
+    backup_daily(site, wait=timedelta())
+    site = _with_backend(site, tmp_path)
+    with contextlib.closing(sqlite3.connect(site.database)) as connection:
+        connection.execute("DELETE FROM comments")
+        connection.commit()
+    fuse = 40
+    while True:
+        in_child(lambda: _restore(site), fuse, _CHANGING)
+        record = restore.interrupted(site)
+        if record is not None and record.new is not None and site.database.stat().st_ino == record.new[1]:
+            break
+        with restore.alone(site, wait=timedelta()) as log:
+            restore.finish_interrupted(site, log)
+        fuse += 3
+    site = _with_backend(site, tmp_path, start)
+    (tmp_path / "runs").unlink()
+    assert run(["--config", str(site.file), "status"]) == 10
+    assert "was interrupted" in capfd.readouterr().out
+    assert run(["--config", str(site.file), "restore", "undo", "--dry-run"]) == 4
+    assert run(["--config", str(site.file), "restore", "undo", "--yes"]) == 0
+    said = capfd.readouterr().out
+    assert "the restored database is in place" in said
+    assert ("could not be started" in said) is (start == "false")
+    with contextlib.closing(sqlite3.connect(site.database)) as connection:
+        assert connection.execute("SELECT count(*) FROM comments").fetchone() == (0,)
