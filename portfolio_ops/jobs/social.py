@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError
@@ -29,10 +29,19 @@ def backup_social(site: Site, *, wait: timedelta) -> Outcome:
         NotFoundError: A table that is not declared optional does not exist.
         PortfolioOpsError: Nothing was published, and nothing pruned.
     """
-    return run_job(site, SOCIAL, lambda task: [_export(task)], wait=wait)
+    return run_job(site, SOCIAL, lambda task: [export(task, {})], wait=wait)
 
 
-def _export(task: Task) -> Artifact:
+def export(task: Task, details: dict[str, Any]) -> Artifact:
+    """Make, verify and publish an export of the site's tables; the caller holds the lock of its kind.
+
+    Args:
+        task: The run that it is part of.
+        details: Goes into the metadata, beside the numbers of rows.
+
+    Raises:
+        PortfolioOpsError: Nothing was published.
+    """
     site, began = task.site, time.monotonic()
     with Draft(task.folder) as draft:
         require_space(task.folder, _needed(site))
@@ -47,6 +56,7 @@ def _export(task: Task) -> Artifact:
             scratch.flush()
             check_export(Path(scratch.name), tables)
         details = {
+            **details,
             "rows": rows,
             "verified": {"at": datetime.now(UTC).isoformat(timespec="seconds"), "checks": ["sha256", "restored"]},
         }

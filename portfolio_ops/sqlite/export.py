@@ -8,6 +8,7 @@ the shell goes on after an error unless it is told `-bail`, and would commit hal
 The same content gives the same bytes. So the check of an export is: restore it, export that, compare.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import apsw
 
 from portfolio_ops.errors import RefusedError, VerificationError
-from portfolio_ops.sqlite.check import quoted
+from portfolio_ops.sqlite.check import count_rows, quoted
 from portfolio_ops.sqlite.literal import literal
 
 _CODECS = {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
@@ -33,6 +34,9 @@ PRAGMA encoding='{encoding}';
 PRAGMA foreign_keys=OFF;
 BEGIN IMMEDIATE;
 """
+
+GUARD = "portfolio_ops_guard"
+"""A temporary table that an export makes and drops again."""
 
 _GUARD = """\
 -- If anything went wrong above, this rolls all of it back.
@@ -208,14 +212,34 @@ def check_export(file: Path, tables: Sequence[str]) -> None:
     Raises:
         VerificationError: It does not restore, or restores to something else.
     """
+    with _restored(file) as connection:
+        _require_same(connection, file, tables)
+
+
+def restored_rows(file: Path) -> dict[str, int]:
+    """Restore an export into an empty database, and count what is there then, by table.
+
+    Raises:
+        VerificationError: It does not restore.
+    """
+    with _restored(file) as connection:
+        tables = connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite@_%' ESCAPE '@'"
+        )
+        return count_rows(connection, [str(row[0]) for row in tables.fetchall()])
+
+
+@contextlib.contextmanager
+def _restored(file: Path) -> Iterator[apsw.Connection]:
+    """A database beside the file, made by running it; gone afterwards."""
     target = file.with_name(f"{file.name}.sqlite")
     try:
         connection = apsw.Connection(str(target))
         try:
             connection.pragma("journal_mode", "off")
             connection.pragma("synchronous", "off")
-            _run(connection, file)
-            _require_same(connection, file, tables)
+            run_script(connection, file)
+            yield connection
         finally:
             connection.close()
     except apsw.Error as error:
@@ -227,13 +251,18 @@ def check_export(file: Path, tables: Sequence[str]) -> None:
         target.unlink(missing_ok=True)
 
 
-def _run(connection: apsw.Connection, file: Path) -> None:
-    """Run a script statement by statement, in constant memory."""
+def run_script(connection: apsw.Connection, file: Path) -> None:
+    """Run a script statement by statement, in constant memory.
+
+    Raises:
+        apsw.Error: A statement fails.
+        UnicodeDecodeError: It is not UTF-8.
+    """
     lines: list[str] = []
     with file.open(encoding="utf-8", newline="\n") as script:
         for line in script:
             lines.append(line)
-            if line.endswith(";\n") and apsw.complete(statement := "".join(lines)):
+            if line.rstrip().endswith(";") and apsw.complete(statement := "".join(lines)):
                 connection.execute(statement)
                 lines = []
     connection.execute("".join(lines))

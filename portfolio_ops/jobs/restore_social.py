@@ -1,0 +1,220 @@
+"""The social tables back into a database: staged in one of its own, compared, and moved over in one transaction."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import apsw
+
+from portfolio_ops.config import Site, SocialTable
+from portfolio_ops.errors import NotFoundError, RefusedError, UsageError
+from portfolio_ops.host import messages
+from portfolio_ops.host.files import fsync_directory, open_regular, require_space
+from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs.restore import alone
+from portfolio_ops.jobs.run import SOCIAL, Task
+from portfolio_ops.jobs.scratch import scratch_folder
+from portfolio_ops.jobs.social import export
+from portfolio_ops.restore.stage import decode_to
+from portfolio_ops.sqlite.connection import explained, reading, writing
+from portfolio_ops.sqlite.dump import load_dump
+from portfolio_ops.sqlite.export import missing_tables
+from portfolio_ops.sqlite.replace import Change, attach, changes, replace_rows
+from portfolio_ops.store import catalogue
+from portfolio_ops.store.artifact import Artifact, Kind, NotAnArtifactError, read_artifact
+from portfolio_ops.store.catalogue import BEFORE_RESTORE, LATEST
+
+_COMPRESSED = (b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK")
+_ROOM = 3
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where social tables come from: one of our exports, or plain SQL of another tool."""
+
+    path: Path
+    artifact: Artifact | None
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Tables in a database of their own."""
+
+    database: Path
+    tables: tuple[str, ...]
+
+
+def choose(site: Site, reference: str) -> Source:
+    """The export that a person names: `latest`, an ID, a name, or a file: an artifact, or plain SQL.
+
+    Raises:
+        NotFoundError: There is none.
+        UsageError: It is an artifact of another kind.
+        RefusedError: It is no regular file, or compressed by other means.
+        NotAnArtifactError: It is a damaged artifact.
+    """
+    if "/" in reference or os.path.lexists(reference):
+        return _of_file(Path(reference).absolute())
+    found = catalogue.scan(site.backups, site.name, [Kind.SOCIAL])
+    if reference != LATEST:
+        return _of_artifact(catalogue.find(found, reference))
+    exports = [each for each in found.artifacts if each.metadata.details.get("event") != BEFORE_RESTORE]
+    if not exports:
+        raise NotFoundError("there is no social export yet", suggestion="make one: portfolio-ops backup social")
+    return _of_artifact(exports[-1])
+
+
+def _of_artifact(artifact: Artifact) -> Source:
+    if artifact.metadata.kind is not Kind.SOCIAL:
+        raise UsageError(
+            f"{artifact.path.name} holds {artifact.metadata.kind.value}, not social tables",
+            suggestion="a whole database: portfolio-ops restore database",
+        )
+    return Source(artifact.path, artifact)
+
+
+def _of_file(path: Path) -> Source:
+    descriptor = open_regular(path)
+    try:
+        start = os.pread(descriptor, 8, 0)
+    finally:
+        os.close(descriptor)
+    try:
+        return _of_artifact(read_artifact(path))
+    except NotAnArtifactError as error:
+        if start.startswith(_COMPRESSED[0]):
+            raise
+        if start.startswith(_COMPRESSED):
+            raise RefusedError(
+                f"{path} is compressed", suggestion="decompress it first, for example: gunzip -k"
+            ) from error
+        return Source(path, None)
+
+
+@contextlib.contextmanager
+def staged(site: Site, source: Source, log: Log) -> Iterator[Staged]:
+    """The tables in a scratch database, while the block runs.
+
+    Raises:
+        VerificationError: An artifact is damaged.
+        RefusedError: Plain SQL does what no dump does; or there is too little space.
+    """
+    with scratch_folder(site, "restore") as folder:
+        sql, database = folder / "dump.sql", folder / "tables.sqlite"
+        if source.artifact is not None:
+            require_space(folder, _ROOM * source.artifact.metadata.content.bytes)
+            decode_to(source.artifact, sql, log)
+            allowed = list(source.artifact.metadata.details.get("rows", {})) or _configured(site)
+        else:
+            require_space(folder, _ROOM * source.path.stat().st_size)
+            with os.fdopen(open_regular(source.path), "rb") as theirs, sql.open("xb") as ours:
+                shutil.copyfileobj(theirs, ours)
+            allowed = _configured(site)
+        try:
+            tables = load_dump(sql, database, allowed, _encoding(site))
+        except RefusedError as error:
+            error.message = error.message.replace(sql.name, source.path.name)
+            raise
+        sql.unlink()
+        yield Staged(database, tuple(tables))
+
+
+def _configured(site: Site) -> list[str]:
+    return [table.name for table in site.social_tables]
+
+
+def _encoding(site: Site) -> str:
+    """Of the live database: one that is attached to it must have the same."""
+    if not site.database.exists():
+        return "UTF-8"
+    with reading(site.database) as connection:
+        return str(connection.pragma("encoding"))
+
+
+def compared(database: Path, source: Staged) -> list[Change]:
+    """What would become of each table of an existing database.
+
+    Raises:
+        PortfolioOpsError: The database cannot be read, or cannot take the rows.
+    """
+    with writing(database) as connection:
+        attach(connection, source.database)
+        return changes(connection, source.tables)
+
+
+def restore_into_new(source: Staged, target: Path) -> None:
+    """Make the staged tables a database of their own; the name must be free.
+
+    Raises:
+        RefusedError: It is taken.
+    """
+    work = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+    try:
+        shutil.copyfile(source.database, work)
+        work.chmod(0o640)
+        with work.open("rb") as file:
+            os.fsync(file.fileno())
+        os.link(work, target)
+    except FileExistsError as error:
+        raise RefusedError(f"{target} exists by now", suggestion="name a new file") from error
+    finally:
+        work.unlink(missing_ok=True)
+    fsync_directory(target.parent)
+
+
+def restore_rows(database: Path, source: Staged, *, merge: bool) -> list[Change]:
+    """Move the rows over, in one transaction.
+
+    Raises:
+        RefusedError: A row would refer to nothing.
+        PortfolioOpsError: SQLite refuses; nothing was changed.
+    """
+    with writing(database) as connection:
+        attach(connection, source.database)
+        try:
+            return replace_rows(connection, source.tables, merge=merge)
+        except apsw.ConstraintError as error:
+            raise RefusedError(
+                f"the live database does not take a row: {error}; nothing was changed",
+                suggestion="restore to a file of its own and take what you need: --into PATH",
+            ) from error
+        except apsw.Error as error:
+            raise explained(error, database) from error
+
+
+def restore_live(site: Site, source: Staged, log: Log, *, merge: bool, wait: timedelta) -> tuple[list[Change], str]:
+    """Into the live database; what these tables held before is exported first.
+
+    Returns:
+        What became of each table, and the ID of the export that undoes it (empty if there was nothing to export).
+
+    Raises:
+        PortfolioOpsError: Nothing was changed.
+    """
+    with alone(site, wait=wait):
+        undo = _export_first(site, source.tables, log)
+        done = restore_rows(site.database, source, merge=merge)
+    rows = sum(change.back + (0 if merge else change.changed) for change in done)
+    log.event(
+        messages.SOCIAL_RESTORED,
+        f"Restored {rows:,} rows of {', '.join(source.tables)} into {site.database}",
+        database=str(site.database),
+        undo=undo or "nothing",
+    )
+    return done, undo
+
+
+def _export_first(site: Site, tables: tuple[str, ...], log: Log) -> str:
+    """The present rows of these tables as an export of their own."""
+    with reading(site.database) as connection:
+        missing = {table.lower() for table in missing_tables(connection, tables)}
+    present = tuple(SocialTable(table, optional=False) for table in tables if table.lower() not in missing)
+    if not present:
+        return ""
+    folder = site.backups / Kind.SOCIAL.folder
+    folder.mkdir(mode=0o750, exist_ok=True)
+    return export(Task(replace(site, social_tables=present), SOCIAL, folder, log), {"event": BEFORE_RESTORE}).id
