@@ -7,8 +7,8 @@ import click
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
-from portfolio_ops.store import catalogue, retention
-from portfolio_ops.store.artifact import Kind
+from portfolio_ops.store import catalogue, retention, verified
+from portfolio_ops.store.artifact import Artifact, Kind
 
 
 @click.command("list")
@@ -17,10 +17,12 @@ from portfolio_ops.store.artifact import Kind
 def command(context: Context, kind: str | None) -> ExitCode:
     """List artifacts, oldest first; of one KIND, or all.
 
+    VERIFIED is when each was last read back and found sound: as it was made, or since, by `verify`.
     What lies in the folders but is no artifact is named on stderr (and in the JSON), and makes the exit code 10.
     """
     site, now = context.site(), datetime.now(UTC)
     found = catalogue.scan(site.backups, site.name)
+    memory = verified.read(site.state)
     verdicts = retention.decide(found.artifacts, site.retention, now)
     shown = [verdict for verdict in verdicts if kind in {None, verdict.artifact.metadata.kind.value}]
     folders = {one.folder for one in Kind if kind in {None, one.value}}
@@ -31,6 +33,7 @@ def command(context: Context, kind: str | None) -> ExitCode:
                 **present.artifact_data(verdict.artifact),
                 "age_seconds": int((now - verdict.artifact.taken).total_seconds()),
                 "verified": verdict.artifact.metadata.details.get("verified"),
+                "last_verified": _last_verified(verdict.artifact, memory),
                 "keep": verdict.keep,
                 "reason": verdict.reason,
             }
@@ -47,7 +50,7 @@ def command(context: Context, kind: str | None) -> ExitCode:
                 present.ago(verdict.artifact.taken, now),
                 verdict.artifact.metadata.kind.value,
                 present.size(verdict.artifact.bytes),
-                "yes" if "verified" in verdict.artifact.metadata.details else "no",
+                _verified_ago(verdict.artifact, memory, now),
                 verdict.artifact.path.name,
                 verdict.reason if verdict.keep else f"goes next: {verdict.reason}",
             ]
@@ -59,3 +62,13 @@ def command(context: Context, kind: str | None) -> ExitCode:
             click.echo(f"not an artifact: {present.printable(problem.reason)}", err=True)
 
     return context.finish("list", data, human, ExitCode.FINDINGS if problems else ExitCode.OK)
+
+
+def _last_verified(artifact: Artifact, memory: dict[str, datetime]) -> str | None:
+    moment = verified.last(artifact, memory)
+    return None if moment is None else present.utc(moment)
+
+
+def _verified_ago(artifact: Artifact, memory: dict[str, datetime], now: datetime) -> str:
+    moment = verified.last(artifact, memory)
+    return "no" if moment is None else present.ago(moment, now)

@@ -1,5 +1,6 @@
 """`portfolio-ops status`: how every job is doing."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,6 +59,7 @@ def _data(site: str, found: Health, now: datetime) -> dict[str, Any]:
         "site": site,
         "jobs": {each.job.name: _job_data(each, now) for each in found.jobs},
         "problems": [{"file": str(problem.path), "reason": problem.reason} for problem in found.problems],
+        "drill": None if found.drill is None else asdict(found.drill),
         "disk": {"free_bytes": found.free, "reserve_bytes": found.reserve},
         "findings": found.findings,
     }
@@ -78,6 +80,15 @@ def _job_data(each: JobHealth, now: datetime) -> dict[str, Any]:
     }
 
 
+def _drilled(found: Health, now: datetime) -> str:
+    report = found.drill
+    if report is None:
+        return "never; rehearse a restore with: portfolio-ops drill"
+    seconds = report.recovery_seconds
+    took = "" if seconds is None else f", the newest backup was back within {seconds:.1f} s"
+    return f"{report.verdict}, {present.ago(datetime.fromisoformat(report.at), now)}{took}"
+
+
 def _human(site: str, found: Health, now: datetime) -> None:
     rows = []
     for each in found.jobs:
@@ -90,13 +101,14 @@ def _human(site: str, found: Health, now: datetime) -> None:
                 "never" if each.success is None else present.ago(each.success, now),
                 "" if overdue is None else present.span(overdue),
                 "on event" if overdue is None else "no timer" if next_run is None else present.local(next_run),
-                str(each.count),
-                present.size(each.bytes),
+                str(each.count) if each.retention else "",
+                present.size(each.bytes) if each.retention else "",
                 each.retention,
             ]
         )
     print(f"site {site}")
     print(present.table(["JOB", "STATE", "LAST SUCCESS", "LIMIT", "NEXT RUN", "KEPT", "SIZE", "RETENTION"], rows))
+    print(f"last drill: {_drilled(found, now)}")
     print(f"disk: {present.size(found.free)} free, {present.size(found.reserve)} of it left to the site")
     for finding in found.findings:
         print(f"finding: {present.printable(finding)}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-_JOBS = ("backup-daily", "backup-social", "logs-rotate", "check")
+_JOBS = ("backup-daily", "backup-social", "logs-rotate", "check", "drill")
 _PROPERTIES = "Id,LoadState,ActiveState,NextElapseUSecRealtime,LastTriggerUSec,Result"
 _RUNS_HERE = Path("/run/systemd/system")  # sd_booted(3)
 _TIMEOUT = 10
@@ -51,6 +51,23 @@ def timer_states(site: str) -> dict[str, TimerState] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return parse(done.stdout)
+
+
+def status_text(unit: str) -> str:
+    """What a unit said last of itself (`STATUS=`); empty where it said nothing, or where no systemd answers."""
+    if not _RUNS_HERE.is_dir():
+        return ""
+    try:
+        done = subprocess.run(  # noqa: S603  (an argument list)
+            ["systemctl", "show", "--value", "--property=StatusText", "--", unit],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 def parse(text: str) -> dict[str, TimerState]:

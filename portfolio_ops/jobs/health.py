@@ -8,14 +8,19 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.files import free_bytes, reserve_bytes
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import TimerState, timer_states
-from portfolio_ops.jobs.run import JOBS, Job
-from portfolio_ops.store import catalogue, lock, runs
+from portfolio_ops.jobs import drill
+from portfolio_ops.jobs.drill import Report
+from portfolio_ops.jobs.run import DRILL, JOBS, Job, Watched
+from portfolio_ops.restore import record
+from portfolio_ops.store import catalogue, lock, runs, verified
+from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.catalogue import Problem
 from portfolio_ops.store.retention import limit_of
 
 OK, RUNNING, WAITING, LATE, FAILED, NEVER = "ok", "running", "waiting", "late", "failed", "never"
 """A job's states. `waiting`: it has never run, and its timer will start it. The last three are findings."""
 
+_HEALTH_SECONDS = 5.0
 FINDINGS = frozenset({LATE, FAILED, NEVER})
 
 
@@ -32,7 +37,7 @@ class JobHealth:
         retention: How long they are kept, as in the configuration.
     """
 
-    job: Job
+    job: Watched
     state: str
     why: str
     success: datetime | None
@@ -44,10 +49,19 @@ class JobHealth:
 
 @dataclass(frozen=True)
 class Health:
-    """A whole site: its jobs, what lies among the artifacts that is none, and the room on the disk."""
+    """A whole site.
+
+    Attributes:
+        problems: What lies among the artifacts and is none.
+        drill: The latest one.
+        unfinished: What waits for a person, in words: an interrupted restore, bad artifacts, a sick backend.
+        free, reserve: Bytes on the disk of the backups, and those of them that are left to the site.
+    """
 
     jobs: tuple[JobHealth, ...]
     problems: tuple[Problem, ...]
+    drill: Report | None
+    unfinished: tuple[str, ...]
     free: int
     reserve: int
 
@@ -56,6 +70,7 @@ class Health:
         """What needs a person, in words; empty if all is well."""
         words = [f"{health.job.name}: {health.why}" for health in self.jobs if health.state in FINDINGS]
         words += [f"not an artifact: {problem.reason}" for problem in self.problems]
+        words += self.unfinished
         if self.free < self.reserve:
             words.append(
                 f"only {self.free:,} bytes are free on the disk of the backups, the reserve is {self.reserve:,}"
@@ -69,8 +84,13 @@ def assess(site: Site, now: datetime) -> Health:
     timers = timer_states(site.name) or {}
     place = site.backups if site.backups.is_dir() else site.root
     return Health(
-        tuple(_job_health(site, job, found, timers.get(job.name), now) for job in JOBS),
+        (
+            *(_job_health(site, job, found, timers.get(job.name), now) for job in JOBS),
+            _drill_health(site, found, timers.get(DRILL.name), now),
+        ),
         found.problems,
+        drill.last_report(site),
+        (*_unfinished_restore(site), *_bad_artifacts(site), *sick_backend(site)),
         free_bytes(place),
         reserve_bytes(place),
     )
@@ -80,7 +100,8 @@ def _job_health(site: Site, job: Job, found: catalogue.Catalogue, timer: TimerSt
     artifacts = found.of(job.kind)
     record = runs.read(site.state, job.name)
     moments = [artifact.taken for artifact in artifacts if artifact.taken <= now]
-    if record is not None and record.success is not None:
+    # A rotation may succeed with nothing to do. Any other success is an artifact, and counts as long as that is there.
+    if job.kind is Kind.LOGS and record is not None and record.success is not None:
         moments.append(datetime.fromisoformat(record.success.ended))
     success = max(moments, default=None)
     state, why = _judged(job, record, success, timer, now)
@@ -90,8 +111,53 @@ def _job_health(site: Site, job: Job, found: catalogue.Catalogue, timer: TimerSt
     return JobHealth(job, state, why, success, timer, len(artifacts), sum(each.bytes for each in artifacts), limit)
 
 
+def _drill_health(site: Site, found: catalogue.Catalogue, timer: TimerState | None, now: datetime) -> JobHealth:
+    """The rehearsals. Where none was ever made, one is due when the oldest backup is as old as a drill may be."""
+    record = runs.read(site.state, DRILL.name)
+    success = None if record is None or record.success is None else datetime.fromisoformat(record.success.ended)
+    since = success or min((artifact.taken for artifact in found.artifacts), default=now)
+    state, why = _judged(DRILL, record, since, timer, now)
+    if state == RUNNING and not lock.is_held(site.state, DRILL.name):
+        state, why = FAILED, "the last drill ended without a word: killed, or a power cut"
+    elif state == LATE and success is None:
+        why = "there was never a drill that passed; rehearse one: portfolio-ops drill"
+    elif state == OK and success is None:
+        state = WAITING
+    return JobHealth(DRILL, state, why, success, timer, 0, 0, "")
+
+
+def _unfinished_restore(site: Site) -> list[str]:
+    try:
+        found = record.read(site.state)
+    except ValueError as error:
+        return [str(error)]
+    if found is None or found.state != record.OPEN or lock.is_held(site.state, "restore"):
+        return []
+    return [f"the restore of {found.artifact} was interrupted; `portfolio-ops restore undo` brings it to its end"]
+
+
+def _bad_artifacts(site: Site) -> list[str]:
+    files = verified.quarantined(site.backups)
+    if not files:
+        return []
+    return [f"{len(files)} bad artifacts lie in {files[0].parent}: look at them, then delete them"]
+
+
+def sick_backend(site: Site) -> list[str]:
+    """Whether the backend's health URL answers. What a backup holds is of no use to a site that is down."""
+    if not site.backend.health:
+        return []
+    from portfolio_ops.host.http import HttpError, get  # noqa: PLC0415  (urllib takes longer to load than all else here)
+
+    try:
+        get(site.backend.health, _HEALTH_SECONDS)
+    except HttpError as error:
+        return [f"the backend is not well: {site.backend.health}: {error}"]
+    return []
+
+
 def _judged(
-    job: Job, record: runs.Record | None, success: datetime | None, timer: TimerState | None, now: datetime
+    job: Watched, record: runs.Record | None, success: datetime | None, timer: TimerState | None, now: datetime
 ) -> tuple[str, str]:
     """A job's state, and why for a finding."""
     if record is not None and record.latest.state == runs.RUNNING:
@@ -102,7 +168,8 @@ def _judged(
         return OK, ""
     if success is None:
         expected = timer is not None and timer.active and timer.next is not None
-        return (WAITING, "") if expected else (NEVER, "it has never run, and no timer will start it")
+        never = "there is none" if record is not None else "it has never run"
+        return (WAITING, "") if expected else (NEVER, f"{never}, and no timer will start it")
     if now - success <= job.overdue_after:
         return OK, ""
     hours = int((now - success).total_seconds() // 3600)

@@ -1,0 +1,95 @@
+"""`portfolio-ops verify`: read artifacts back."""
+
+import math
+import random
+import re
+from datetime import timedelta
+
+import click
+
+from portfolio_ops.cli import present
+from portfolio_ops.cli.backup import wait_option
+from portfolio_ops.cli.context import Context
+from portfolio_ops.errors import ExitCode, UsageError
+from portfolio_ops.jobs.verify import newest_of_each_kind, verify
+from portfolio_ops.store import catalogue
+from portfolio_ops.store.artifact import Artifact
+from portfolio_ops.store.catalogue import Catalogue
+
+
+def _share(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:  # noqa: ARG001
+    """A share of all: `10%`."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%", value)
+    if found is None or not 0 < float(found[1]) <= 100:  # noqa: PLR2004  (per cent)
+        raise click.BadParameter(f"{value!r} is no share; write for example 10%")
+    return float(found[1]) / 100
+
+
+@click.command("verify")
+@click.argument("references", metavar="[ID]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every artifact.")
+@click.option("--sample", "share", metavar="10%", callback=_share, help="A random share of all.")
+@wait_option
+@click.pass_obj
+def command(
+    context: Context, references: tuple[str, ...], *, everything: bool, share: float | None, wait: timedelta
+) -> ExitCode:
+    """Read artifacts back: hashes, content, structure, foreign keys, rows. Without an ID, the newest of each kind.
+
+    What is found is remembered beside the artifacts and shown by `list`. A bad one is moved to quarantine/ and counts
+    for nothing; the exit code is then 9.
+
+    \b
+    Examples:
+      portfolio-ops verify
+      portfolio-ops verify --sample 10%
+    """  # noqa: D301
+    if sum((bool(references), everything, share is not None)) > 1:
+        raise UsageError("give IDs, or --all, or --sample", suggestion="one of them")
+    site = context.site()
+    found = catalogue.scan(site.backups, site.name)
+    verdicts = verify(site, _chosen(found, references, everything=everything, share=share), wait=wait)
+    problems = found.problems if everything else ()
+    data = {
+        "verdicts": [
+            {
+                **present.artifact_data(verdict.artifact),
+                "sound": verdict.sound,
+                "why": verdict.why,
+                "seconds": round(verdict.seconds, 3),
+                "moved_to": None if verdict.moved_to is None else str(verdict.moved_to),
+            }
+            for verdict in verdicts
+        ],
+        "problems": [{"file": str(problem.path), "reason": problem.reason} for problem in problems],
+    }
+
+    def human() -> None:
+        rows = [
+            [
+                "sound" if verdict.sound else "BAD",
+                verdict.artifact.id,
+                verdict.artifact.path.name,
+                f"{verdict.seconds:.1f} s",
+                verdict.why and f"{verdict.why}; moved to {verdict.moved_to}",
+            ]
+            for verdict in verdicts
+        ]
+        print(present.table(["", "ID", "FILE", "TOOK", "WHY"], rows) if rows else "there is nothing to verify yet")
+        for problem in problems:
+            click.echo(f"not an artifact: {present.printable(problem.reason)}", err=True)
+
+    bad = problems or not all(verdict.sound for verdict in verdicts)
+    return context.finish("verify", data, human, ExitCode.VERIFICATION_FAILED if bad else ExitCode.OK)
+
+
+def _chosen(found: Catalogue, references: tuple[str, ...], *, everything: bool, share: float | None) -> list[Artifact]:
+    if references:
+        return list({one.id: one for one in (catalogue.find(found, each) for each in references)}.values())
+    if everything:
+        return list(found.artifacts)
+    if share is not None:
+        return random.SystemRandom().sample(found.artifacts, math.ceil(share * len(found.artifacts)))
+    return newest_of_each_kind(found)

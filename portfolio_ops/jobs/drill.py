@@ -1,0 +1,247 @@
+"""The rehearsal: restore as an operator would, to a scratch place, and prove that what came back is the site."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+from portfolio_ops.config import Site
+from portfolio_ops.errors import PortfolioOpsError, VerificationError, explained
+from portfolio_ops.host import messages
+from portfolio_ops.host.files import write_atomically
+from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs.run import DAILY, DRILL
+from portfolio_ops.jobs.scratch import scratch_folder
+from portfolio_ops.jobs.verify import condemn
+from portfolio_ops.restore.compare import compare
+from portfolio_ops.restore.stage import Staged, decode_to, stage_database
+from portfolio_ops.sqlite.assertions import failed_assertions
+from portfolio_ops.sqlite.export import restored_rows
+from portfolio_ops.sqlite.snapshot import reading_one_moment
+from portfolio_ops.store import catalogue, runs
+from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.lock import held
+
+_Result = TypeVar("_Result")
+PASSED, FAILED, INCONCLUSIVE = "passed", "failed", "inconclusive"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A drill that is over.
+
+    Attributes:
+        verdict: `passed`; `failed`: a backup would not have brought the site back; `inconclusive`: nobody can tell.
+        at: When it ended, UTC, RFC 3339.
+        seconds: How long it took.
+        recovery_seconds: From the newest backup to a checked database; None if it did not come to that.
+        restored: File names of what was restored.
+        reasons: Why it did not pass.
+        evidence: What was found, a line each.
+    """
+
+    verdict: str
+    at: str
+    seconds: float
+    recovery_seconds: float | None
+    restored: tuple[str, ...]
+    reasons: tuple[str, ...]
+    evidence: tuple[str, ...]
+
+
+class _Rehearsal:
+    """What a drill has found so far."""
+
+    def __init__(self, site: Site, log: Log) -> None:
+        self.site, self.log = site, log
+        self.failures: list[str] = []
+        self.doubts: list[str] = []
+        self.evidence: list[str] = []
+        self.restored: list[str] = []
+        self.recovery_seconds: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        if self.failures:
+            return FAILED
+        return INCONCLUSIVE if self.doubts else PASSED
+
+
+def drill(site: Site, *, wait: timedelta) -> Report:
+    """Rehearse a restore of the newest backup, of an older one chosen at random, and of the newest social export.
+
+    Nothing is written to a live path. What is found is recorded, and in the journal.
+
+    Raises:
+        BusyError: Another drill runs for longer than `wait`.
+        OSError: The record cannot be written.
+    """
+    log, began = Log(site=site.name, job=DRILL.name), time.monotonic()
+    with held(site.state, DRILL.name, wait=wait, on_wait=lambda _: None):
+        runs.begin(site.state, DRILL.name)
+        found = _Rehearsal(site, log)
+        try:
+            with scratch_folder(site, DRILL.name) as folder:
+                _rehearse(found, folder)
+        except (PortfolioOpsError, OSError, apsw.Error) as error:
+            found.doubts.append(_words(error))
+        report = Report(
+            found.verdict,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            round(time.monotonic() - began, 3),
+            found.recovery_seconds,
+            tuple(found.restored),
+            tuple(found.failures + found.doubts),
+            tuple(found.evidence),
+        )
+        write_atomically(_path(site), json.dumps(asdict(report), indent=1).encode())
+        reasons = "; ".join(report.reasons)
+        message = f"{report.verdict}: {reasons}" if reasons else report.verdict
+        runs.finish(site.state, DRILL.name, succeeded=report.verdict == PASSED, message=message)
+    _tell(report, log)
+    return report
+
+
+def last_report(site: Site) -> Report | None:
+    """The latest drill; None where there was none, or where its record is damaged."""
+    try:
+        document: dict[str, Any] = json.loads(_path(site).read_bytes())
+        lists = {key: tuple(document[key]) for key in ("restored", "reasons", "evidence")}
+        return Report(**{**document, **lists})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _path(site: Site) -> Path:
+    return site.state / "drill-report.json"
+
+
+def _rehearse(found: _Rehearsal, folder: Path) -> None:
+    backups = catalogue.scan(found.site.backups, found.site.name)
+    newest = catalogue.newest_database(backups)
+    if newest is None:
+        found.failures.append("there is no database backup")
+        return
+    _require_fresh(found, newest)
+    staged = _restore(found, newest, folder / "newest")
+    if staged is not None:
+        found.recovery_seconds = round(staged.decode_seconds + staged.check_seconds, 3)
+        found.evidence.append(f"restored and checked within {found.recovery_seconds} s")
+        found.failures += [
+            f"the site's check failed: {why}" for why in failed_assertions(staged.path, found.site.drill.checks)
+        ]
+        found.evidence.append(f"{len(found.site.drill.checks)} checks of the site's own were asked")
+        _compare(found, staged, folder)
+        staged.path.unlink()
+    older = [artifact for artifact in backups.artifacts if artifact.metadata.kind.holds_database and artifact != newest]
+    if older:
+        again = _restore(found, random.SystemRandom().choice(older), folder / "older")
+        if again is not None:
+            again.path.unlink()
+    else:
+        found.evidence.append("there is no older backup yet")
+    _restore_social(found, backups.of(Kind.SOCIAL), folder / "social")
+
+
+def _require_fresh(found: _Rehearsal, newest: Artifact) -> None:
+    age, limit = datetime.now(UTC) - newest.taken, DAILY.overdue_after
+    hours = int(age.total_seconds() // 3600)
+    if limit is not None and age > limit:
+        found.failures.append(
+            f"the newest backup is {hours} h old, the limit is {int(limit.total_seconds() // 3600)} h"
+        )
+    found.evidence.append(f"the newest backup is {newest.path.name}, {hours} h old")
+
+
+def _restore(found: _Rehearsal, artifact: Artifact, path: Path) -> Staged | None:
+    """Restore one; a bad one is a failure, and goes into quarantine."""
+    found.log.progress(f"Restoring {artifact.path.name}")
+    try:
+        staged = _twice(found, artifact, lambda: stage_database(artifact, path, found.log))
+    except VerificationError:
+        return None
+    found.restored.append(artifact.path.name)
+    found.evidence.append(
+        f"{artifact.path.name}: sound, {sum(staged.facts.rows.values()):,} rows, as its metadata says"
+    )
+    return staged
+
+
+def _twice(found: _Rehearsal, artifact: Artifact, work: Callable[[], _Result]) -> _Result:
+    """Do something with an artifact; if that finds it bad, again. Bad twice, it is put into quarantine.
+
+    Raises:
+        VerificationError: It is bad; that was noted.
+    """
+    try:
+        return work()
+    except VerificationError as first:
+        try:
+            result = work()
+        except VerificationError as error:
+            found.failures.append(error.message)
+            condemn(found.site, artifact, error.message, found.log)
+            raise
+        found.doubts.append(f"{artifact.path.name} was bad when it was read first, and sound then: {first.message}")
+        return result
+
+
+def _compare(found: _Rehearsal, staged: Staged, folder: Path) -> None:
+    """Hold the restored copy against the live database; where that cannot be read, the drill is inconclusive."""
+    found.log.progress("Comparing with the live database")
+    try:
+        with reading_one_moment(found.site.database, folder) as live:
+            result = compare(staged.path, live)
+    except (PortfolioOpsError, OSError, apsw.Error) as error:
+        found.doubts.append(f"the live database could not be compared: {_words(error)}")
+        return
+    # A table may have been made since the backup, and rowids may be chosen at random: doubts, not proofs.
+    found.doubts += [f"the live table {name} is not in the newest backup" for name in result.missing]
+    found.doubts += [f"the newest backup lacks, of {words}" for words in result.fewer]
+    found.evidence += [f"{name}: {then:,} rows restored, {now:,} live" for name, (then, now) in result.rows.items()]
+
+
+def _restore_social(found: _Rehearsal, exports: Sequence[Artifact], path: Path) -> None:
+    if not exports:
+        found.evidence.append("there is no social export yet")
+        return
+    newest = exports[-1]
+
+    def restored() -> dict[str, int]:
+        path.unlink(missing_ok=True)
+        decode_to(newest, path, found.log)
+        return restored_rows(path)
+
+    try:
+        rows = _twice(found, newest, restored)
+    except VerificationError:
+        return
+    found.restored.append(newest.path.name)
+    found.evidence.append(f"{newest.path.name}: restores to {sum(rows.values()):,} rows of {len(rows)} tables")
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, PortfolioOpsError):
+        return error.message
+    return explained(error).message if isinstance(error, OSError) else str(error)
+
+
+def _tell(report: Report, log: Log) -> None:
+    reasons = "; ".join(report.reasons)
+    if report.verdict == PASSED:
+        log.event(
+            messages.DRILL_PASSED,
+            f"The drill passed: {', '.join(report.restored)}; a restore takes {report.recovery_seconds} s",
+            recovery=report.recovery_seconds or 0.0,
+            duration=report.seconds,
+        )
+    elif report.verdict == FAILED:
+        log.event(messages.DRILL_FAILED, f"The drill failed: {reasons}", duration=report.seconds)
+    else:
+        log.event(messages.DRILL_INCONCLUSIVE, f"The drill was inconclusive: {reasons}", duration=report.seconds)

@@ -1,0 +1,137 @@
+"""Read artifacts back as a restore would; a bad one goes into quarantine, where nothing counts on it."""
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from portfolio_ops.config import Site
+from portfolio_ops.errors import NotFoundError, VerificationError
+from portfolio_ops.host import messages
+from portfolio_ops.host.files import open_regular
+from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs.scratch import scratch_folder
+from portfolio_ops.restore.stage import check_content, decode_to, stage_database
+from portfolio_ops.sqlite.export import restored_rows
+from portfolio_ops.store import catalogue, verified
+from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.lock import held
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What reading an artifact back found.
+
+    Attributes:
+        why: What is wrong; empty if it is sound.
+        moved_to: Where a bad one is now; None if it stayed.
+    """
+
+    artifact: Artifact
+    why: str
+    seconds: float
+    moved_to: Path | None
+
+    @property
+    def sound(self) -> bool:
+        """Whether it may be relied on."""
+        return not self.why
+
+
+def verify(site: Site, artifacts: Sequence[Artifact], *, wait: timedelta) -> list[Verdict]:
+    """Read artifacts back, one after the other, and remember what was found.
+
+    Raises:
+        PortfolioOpsError: One could not be read at all (no space, no permission): that says nothing of it.
+    """
+    log = Log(site=site.name, job="verify")
+    with (
+        held(site.state, "verify", wait=wait, on_wait=lambda _: None),
+        scratch_folder(site, "verify") as folder,
+    ):
+        verdicts = []
+        for artifact in artifacts:
+            with contextlib.suppress(_Pruned):
+                verdicts.append(judge(site, artifact, folder, log))
+        now = datetime.now(UTC)
+        sound = {verdict.artifact.id: now for verdict in verdicts if verdict.sound}
+        verified.remember(site.state, sound, catalogue.scan(site.backups, site.name).artifacts)
+    return verdicts
+
+
+class _Pruned(Exception):  # noqa: N818  (no error: retention may let an artifact go meanwhile)
+    """The artifact is gone."""
+
+
+def judge(site: Site, artifact: Artifact, folder: Path, log: Log) -> Verdict:
+    """Read one artifact back; a bad one is read again, and goes into quarantine if it is bad still.
+
+    Args:
+        folder: For what is decoded; empty again afterwards.
+    """
+    began = time.monotonic()
+    log.progress(f"Verifying {artifact.path.name}")
+    why = _fault(artifact, folder, log) and _fault(artifact, folder, log)
+    moved_to = condemn(site, artifact, why, log) if why else None
+    return Verdict(artifact, why, time.monotonic() - began, moved_to)
+
+
+def condemn(site: Site, artifact: Artifact, why: str, log: Log) -> Path | None:
+    """Put a bad artifact of the site into quarantine, and tell. One that lies elsewhere is only told of."""
+    moved_to = None
+    if artifact.path.parent == site.backups / artifact.metadata.kind.folder:
+        with held(site.state, artifact.metadata.kind.value, wait=timedelta(minutes=10), on_wait=lambda _: None):
+            moved_to = verified.quarantine(artifact, site.backups)
+    log.event(
+        messages.ARTIFACT_BAD,
+        f"{artifact.path.name} is bad and counts for nothing any more: {why}",
+        artifact=artifact.path.name,
+        artifact_id=artifact.id,
+        folder=str(moved_to.parent if moved_to else artifact.path.parent),
+    )
+    return moved_to
+
+
+def _fault(artifact: Artifact, folder: Path, log: Log) -> str:
+    """What is wrong with an artifact; empty if nothing is."""
+    try:
+        _examine(artifact, folder, log)
+    except VerificationError as error:
+        return error.message
+    except NotFoundError as error:
+        raise _Pruned from error
+    return ""
+
+
+def _examine(artifact: Artifact, folder: Path, log: Log) -> None:
+    """Everything that its kind allows.
+
+    Raises:
+        VerificationError: It is bad.
+    """
+    path = folder / "content"
+    try:
+        if artifact.metadata.kind.holds_database:
+            stage_database(artifact, path, log)
+        elif artifact.metadata.kind is Kind.SOCIAL:
+            decode_to(artifact, path, log)
+            _require_rows(artifact, restored_rows(path))
+        else:
+            with os.fdopen(open_regular(artifact.path), "rb") as source:
+                check_content(artifact, source)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _require_rows(artifact: Artifact, found: dict[str, int]) -> None:
+    stated = artifact.metadata.details.get("rows", found)
+    if stated != found:
+        raise VerificationError(f"{artifact.path.name} states rows {stated}, and restores to {found}")
+
+
+def newest_of_each_kind(found: catalogue.Catalogue) -> list[Artifact]:
+    """The artifacts that a restore would most likely need."""
+    return [found.of(kind)[-1] for kind in Kind if found.of(kind)]
