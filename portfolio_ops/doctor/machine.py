@@ -1,0 +1,182 @@
+"""The host: room on the disk, timers, the clock, the backend, Docker's own logs, the sandbox of the units."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from portfolio_ops.config import Site
+from portfolio_ops.doctor.finding import Finding, advice, fault, ok
+from portfolio_ops.errors import PortfolioOpsError
+from portfolio_ops.host import backend
+from portfolio_ops.host.files import free_bytes, reserve_bytes
+from portfolio_ops.host.identity import as_root
+from portfolio_ops.host.timers import status_text, timer_states
+from portfolio_ops.jobs import health
+from portfolio_ops.store import catalogue
+from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.retention import limit_of
+
+_BOOTED = Path("/run/systemd/system")
+_SECONDS = 120
+_TIMERS = ("backup-daily", "backup-social", "logs-rotate", "check", "drill")
+_PERIODS = {Kind.DAILY: timedelta(days=1), Kind.SOCIAL: timedelta(weeks=1)}
+
+
+def look(site: Site) -> Iterator[Finding]:
+    """Everything about the host."""
+    found = catalogue.scan(site.backups, site.name)
+    yield _room(site, found)
+    yield _clock(found)
+    yield from _timers(site)
+    yield from _runs(site)
+    yield from _backend(site)
+    yield from _docker_logs()
+    yield from _sandbox(site)
+
+
+def _room(site: Site, found: catalogue.Catalogue) -> Finding:
+    """What retention will come to keep, if backups stay as large as the last ones, against what is free."""
+    place = site.backups if site.backups.is_dir() else site.root
+    free = free_bytes(place) - reserve_bytes(place)
+    coming = sum(_coming(site, kind, found.of(kind)) for kind in _PERIODS)
+    newest = catalogue.newest_database(found)
+    staging = newest.metadata.content.bytes if newest is not None else 0
+    words = f"{free:,} bytes beyond the reserve; backups will grow by {coming:,}, a check of one takes {staging:,}"
+    if free < coming + staging:
+        return fault("room", words, "enlarge the volume, or shorten [retention] daily; see `prune --explain`")
+    return ok("room", words)
+
+
+def _coming(site: Site, kind: Kind, artifacts: list[Artifact]) -> int:
+    """Bytes that are still to come until as many artifacts are kept as retention asks for."""
+    if not artifacts:
+        return 0
+    full = limit_of(site.retention, kind) // _PERIODS[kind]
+    return max(0, full - len(artifacts)) * artifacts[-1].bytes
+
+
+def _clock(found: catalogue.Catalogue) -> Finding:
+    now = datetime.now(UTC)
+    ahead = [artifact for artifact in found.artifacts if artifact.taken > now + timedelta(minutes=5)]
+    if ahead:
+        return fault(
+            "clock",
+            f"{len(ahead)} backups are dated in the future, {ahead[-1].path.name} last: the clock is or was wrong",
+            "timedatectl; backups of the future are kept until then, and protect nothing",
+        )
+    said = _said(["timedatectl", "show", "--property=NTPSynchronized", "--value"])
+    if said == "no":
+        return advice("clock", "it is not kept by a time server", "apt-get install systemd-timesyncd")
+    return ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC" + (", kept by a time server" if said == "yes" else ""))
+
+
+def _timers(site: Site) -> Iterator[Finding]:
+    states = timer_states(site.name)
+    if states is None:
+        yield advice(
+            "timers", "no systemd runs here: nothing starts the jobs", "start them by other means, or deploy the units"
+        )
+        return
+    if not states:
+        yield advice("timers", f"no timer of site {site.name} is installed", "deploy them with the Ansible role")
+        return
+    for name in _TIMERS:
+        state, timer = states.get(name), f"portfolio-{name}@{site.name}.timer"
+        if state is None or not state.active:
+            yield fault("timers", f"{timer} does not run", f"systemctl enable --now {timer}")
+        elif _said(["systemctl", "is-enabled", timer]) != "enabled":
+            yield fault("timers", f"{timer} runs, but not after the next boot", f"systemctl enable {timer}")
+        elif state.result != "success":
+            yield fault(
+                "timers", f"{timer} has failed: {state.result}", f"systemctl reset-failed {timer}, then start it"
+            )
+        elif _said(["systemctl", "is-failed", f"portfolio-{name}@{site.name}.service"]) == "failed":
+            unit = f"portfolio-{name}@{site.name}.service"
+            yield fault("timers", f"{unit} has failed for good", f"journalctl -xeu {unit}")
+        else:
+            yield ok("timers", f"{timer} runs")
+
+
+def _runs(site: Site) -> Iterator[Finding]:
+    """What `status` finds, but for the backend, which is asked here anyhow."""
+    findings = [each for each in health.assess(site, datetime.now(UTC)).findings if "backend is not well" not in each]
+    for each in findings:
+        yield fault("runs", each, "portfolio-ops status; journalctl -u 'portfolio-*'")
+    if not findings:
+        yield ok("runs", "no job is late or has failed")
+
+
+def _backend(site: Site) -> Iterator[Finding]:
+    if not backend.is_known(site.backend):
+        yield advice(
+            "backend",
+            "how to stop and start it is not configured: a restore in place is refused while it runs",
+            f"in {site.file}: [backend] compose, or stop, start and status",
+        )
+        return
+    try:
+        runs = backend.is_running(site.backend)
+    except PortfolioOpsError as error:
+        yield fault("backend", error.message, error.suggestion)
+        return
+    words = f"{site.backend.described} {'runs' if runs else 'does not run'}"
+    if not site.backend.health:
+        yield advice(
+            "backend", f"{words}; it has no health check", "[backend] health: a restore then sees whether it is well"
+        )
+    elif runs and (why := health.sick_backend(site)):
+        yield fault("backend", why[0], "read the backend's own log")
+    else:
+        yield ok("backend", words)
+
+
+def _docker_logs() -> Iterator[Finding]:
+    """Containers whose own logs grow without a limit. They are the daemon's: advice only."""
+    if shutil.which("docker") is None:
+        return
+    names = (_said(["docker", "ps", "--quiet"]) or "").split()
+    if not names:
+        return
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        for each in json.loads(_said(["docker", "inspect", *names]) or "[]"):
+            config = each["HostConfig"]["LogConfig"]
+            if config["Type"] == "json-file" and "max-size" not in (config["Config"] or {}):
+                yield advice(
+                    "docker",
+                    f"the log of container {each['Name'].lstrip('/')} grows without a limit",
+                    'in its compose file: logging: {driver: local}; or "max-size" in /etc/docker/daemon.json',
+                )
+
+
+def _sandbox(site: Site) -> Iterator[Finding]:
+    """Let a unit with the sandbox of the jobs try what they do."""
+    unit = f"portfolio-doctor@{site.name}.service"
+    if not _BOOTED.is_dir() or _said(["systemctl", "show", "--value", "--property=LoadState", unit]) != "loaded":
+        return
+    if os.getuid() != 0:
+        yield advice("sandbox", "the units' sandbox was not tried", "run this as root")
+        return
+    with as_root():
+        done = subprocess.run(["systemctl", "start", unit], capture_output=True, timeout=_SECONDS, check=False)  # noqa: S603, S607
+    if done.returncode:
+        said = status_text(unit) or "it did not start"
+        yield fault("sandbox", f"in the units' sandbox: {said}", f"journalctl -xeu {unit}; deploy again")
+    else:
+        yield ok("sandbox", "in the units' sandbox the data can be read, and the backups and logs written")
+
+
+def _said(argv: list[str]) -> str | None:
+    """What a program says in one call; None where it is not there or fails."""
+    try:
+        with as_root():
+            done = subprocess.run(  # noqa: S603  (argument lists of our own)
+                argv, capture_output=True, text=True, timeout=_SECONDS, check=False, env={**os.environ, "LC_ALL": "C"}
+            )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
