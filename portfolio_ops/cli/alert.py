@@ -1,29 +1,59 @@
-"""`portfolio-ops alert`: what systemd calls when a unit has failed for good (OnFailure=)."""
+"""`portfolio-ops alert`: what systemd calls when a unit has failed for good (OnFailure=), began, or succeeded."""
 
 import os
+from pathlib import Path
 
 import click
 
+from portfolio_ops import config
 from portfolio_ops.cli.context import Context
-from portfolio_ops.errors import ExitCode
+from portfolio_ops.config import Alert
+from portfolio_ops.errors import ExitCode, PortfolioOpsError
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
+from portfolio_ops.host.timers import status_text
+from portfolio_ops.jobs.alert import FAILED, STARTED, SUCCEEDED, tell
 
 
 @click.command("alert")
 @click.argument("unit")
+@click.option("--start", "event", flag_value=STARTED, help="It has begun.")
+@click.option("--success", "event", flag_value=SUCCEEDED, help="It went well, if systemd says so too.")
 @click.pass_obj
-def command(context: Context, unit: str) -> ExitCode:
-    """Record that UNIT failed for good. systemd passes the facts in MONITOR_* (systemd.exec(5))."""
-    result = os.environ.get("MONITOR_SERVICE_RESULT", "unknown")
-    status = os.environ.get("MONITOR_EXIT_STATUS", "unknown")
+def command(context: Context, unit: str, *, event: str | None) -> ExitCode:
+    """Tell of a run of UNIT. systemd passes what happened in MONITOR_* (systemd.exec(5)).
+
+    A failure goes into the journal, and to the receivers of [alert]. Exit code 8: one of them could not be reached.
+    """
     site = unit.partition("@")[2].rsplit(".", 1)[0]
-    Log(site=site, job=unit.partition("@")[0].removeprefix("portfolio-")).event(
-        messages.ALERT,
-        f"{unit} failed for good: {result}, exit status {status}. See: journalctl -u {unit}",
-        unit=unit,
-        result=result,
-        exit_status=status,
-        invocation=os.environ.get("MONITOR_INVOCATION_ID", ""),
-    )
-    return context.finish("alert", {"unit": unit, "result": result, "exit_status": status}, lambda: None)
+    log = Log(site=site, job=unit.partition("@")[0].removeprefix("portfolio-"))
+    result = os.environ.get("MONITOR_SERVICE_RESULT", "unknown")
+    event = event or FAILED
+    if event == SUCCEEDED and result != "success":
+        return context.finish("alert", {"unit": unit, "event": None, "unreached": []}, lambda: None)
+    said = "" if event == STARTED else status_text(unit)
+    if event == FAILED:
+        status = os.environ.get("MONITOR_EXIT_STATUS", "unknown")
+        said = said or f"{result}, exit status {status}"
+        log.event(
+            messages.ALERT,
+            f"{unit} failed for good: {result}, exit status {status}. See: journalctl -u {unit}",
+            unit=unit,
+            result=result,
+            exit_status=status,
+            invocation=os.environ.get("MONITOR_INVOCATION_ID", ""),
+        )
+    state = os.environ.get("STATE_DIRECTORY")
+    unreached = tell(_alert_of(site), Path(state) if state else None, event, unit, said)
+    for why in unreached:
+        log.event(messages.RECEIVER_UNREACHED, f"Nobody could be told by {why}", unit=unit)
+    code = ExitCode.REMOTE_UNREACHABLE if unreached else ExitCode.OK
+    return context.finish("alert", {"unit": unit, "event": event, "unreached": unreached}, lambda: None, code)
+
+
+def _alert_of(site: str) -> Alert:
+    """Who wants to know. A fault in the site's file must not keep the journal from hearing of a failure."""
+    try:
+        return config.load(config.find(None, site)).alert
+    except PortfolioOpsError:
+        return Alert("", "", (), "")
