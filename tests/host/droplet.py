@@ -97,7 +97,7 @@ class Droplet:
     def _mount(self) -> None:
         layers = f"lowerdir={self._tree},upperdir={self._upper},workdir={self.folder / 'work'}"
         subprocess.run(["mount", "-t", "overlay", "-o", layers, "overlay", str(self._root)], check=True)
-        subprocess.run(["truncate", "-s", "1G", str(self._image)], check=True)
+        subprocess.run(["truncate", "-s", "4G", str(self._image)], check=True)
         subprocess.run([*_MKFS[self._filesystem], str(self._image)], check=True, stdout=subprocess.DEVNULL)
         subprocess.run(["mount", "-o", "loop", str(self._image), str(self._volume)], check=True)
 

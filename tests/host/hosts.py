@@ -12,20 +12,50 @@ from tests.host.trees import tree
 SUITES = ("bookworm", "trixie")
 FILESYSTEMS = {"bookworm": "ext4", "trixie": "xfs"}
 ROOT = Path("/mnt/volume/portfolio-prod")
-VARIABLES: dict[str, Any] = {
-    "portfolio_ops_sites": [
-        {"name": "shop", "root": str(ROOT), "mount_point": "/mnt/volume"},
-        {
-            "name": "blog",
-            "root": "/srv/blog",
-            "database": "blog.db",
-            "backups": "kept",
-            "logs": [],
-            "social_tables": ["posts", "gone?"],
-            "retention": {"daily": "10d", "minimum": 2},
-            "schedule": {"daily": "04:30"},
-        },
-    ]
+BACKENDS: dict[str, dict[str, Any]] = {
+    "bookworm": {verb: ["systemctl", verb, "backend.service"] for verb in ("stop", "start")}
+    | {"status": ["systemctl", "is-active", "--quiet", "backend.service"]},
+    "trixie": {"compose": "/srv/backend"},
+}
+TOLD = "/srv/told"
+RECEIVER = """
+import http.server
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with open("/srv/told", "ab") as file:
+            file.write(self.path.encode() + b" " + body.replace(b"\\n", b" ") + b"\\n")
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *words):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", 8099), Receiver).serve_forever()
+"""
+
+
+def variables(suite: str) -> dict[str, Any]:
+    """What is deployed: a live site with all that can be configured, and a second one with almost nothing."""
+    shop = {
+        "name": "shop",
+        "root": str(ROOT),
+        "mount_point": "/mnt/volume",
+        "backend": {**BACKENDS[suite], "health": "http://127.0.0.1:3000/health", "patience": "20s"},
+        "drill": {"checks": ["SELECT count(*) > 0 FROM comments"]},
+        "alert": {"webhook": "credential:chat", "ping": "http://127.0.0.1:8099/ping/{job}"},
+        "credentials": {"chat": "http://127.0.0.1:8099/hook"},
+    }
+    return {"portfolio_ops_sites": [shop, BLOG]}
+
+
+BLOG: dict[str, Any] = {
+    "name": "blog",
+    "root": "/srv/blog",
+    "database": "blog.db",
+    "backups": "kept",
+    "logs": [],
+    "social_tables": ["posts", "gone?"],
+    "retention": {"daily": "10d", "minimum": 2},
+    "schedule": {"daily": "04:30"},
 }
 
 
@@ -34,6 +64,7 @@ class Host:
 
     def __init__(self, droplet: Droplet, suite: str) -> None:
         self.droplet, self.suite = droplet, suite
+        self.variables = variables(suite)
         self.run, self.try_run, self.write = droplet.run, droplet.try_run, droplet.write
 
     def make_sites(self) -> None:
@@ -45,6 +76,13 @@ class Host:
         blog = "CREATE TABLE posts(id INTEGER PRIMARY KEY, body TEXT); INSERT INTO posts(body) VALUES('one'), ('two');"
         self.run("sqlite3", "/srv/blog/blog.db", f"PRAGMA journal_mode=wal; {blog}")
         self.run("chown", "-R", "1001:1001", str(ROOT), "/srv/blog")
+        self.write("/usr/local/lib/receiver.py", RECEIVER)
+        unit = (
+            "[Service]\nExecStart=/usr/bin/python3 /usr/local/lib/receiver.py\n[Install]\nWantedBy=multi-user.target\n"
+        )
+        self.write("/etc/systemd/system/receiver.service", unit)
+        self.run("systemctl", "daemon-reload")
+        self.run("systemctl", "enable", "--now", "receiver.service")
         if self.suite == "trixie":
             self.run("sh", "-c", "tar -C /image -c . | docker import - backend", timeout=300)
         else:
@@ -69,6 +107,10 @@ class Host:
             self.run("systemctl", "stop", "backend.service")
         assert self.site()["errors"] == []  # a new start begins a new count
 
+    def restart_site(self) -> None:
+        self.stop_site()
+        self.start_site()
+
     def site(self) -> dict[str, Any]:
         """What the site says of itself."""
         report: dict[str, Any] = json.loads(self.run("cat", f"{ROOT}/state.json"))
@@ -80,7 +122,7 @@ class Host:
 
     def deploy(self, *options: str, **changes: Any) -> str:
         """Run the playbook as a user would; gives its output."""
-        done = self.droplet.play("deploy.yml", {**VARIABLES, **changes}, *options)
+        done = self.droplet.play("deploy.yml", {**self.variables, **changes}, *options)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         return done.stdout
 
@@ -91,6 +133,11 @@ class Host:
         assert done.returncode in {0, 10}, answer["errors"]
         data: dict[str, Any] = answer["data"]
         return data
+
+    def told(self) -> list[tuple[str, str]]:
+        """What the receiver of alerts was sent: paths and bodies."""
+        lines = self.try_run("cat", TOLD).stdout.splitlines()
+        return [(path, body) for path, _, body in (line.partition(" ") for line in lines)]
 
     def files(self, kind: str) -> list[str]:
         """What lies in an artifact folder; nothing where no job has made it yet."""

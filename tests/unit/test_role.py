@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from portfolio_ops import config
@@ -37,6 +38,14 @@ def test_the_readme_names_every_variable_and_every_setting_of_a_site() -> None:
         assert re.search(rf"\b{setting}:", text), setting
 
 
-def test_what_a_site_may_say_of_retention_is_what_the_tool_reads() -> None:
+@pytest.mark.parametrize("section", ["retention", "backend", "alert", "drill"])
+def test_what_a_site_may_say_of_a_section_is_what_the_tool_reads(section: str) -> None:
     site = OPTIONS["portfolio_ops_sites"]["options"]
-    assert set(site["retention"]["options"]) == set(config._SCHEMA["retention"])
+    assert set(site[section]["options"]) == set(config._SCHEMA[section])
+
+
+def test_every_unit_with_a_timer_has_its_schedule_but_the_hourly_check() -> None:
+    known = read("vars/main.yml")
+    assert set(known["__portfolio_ops_schedule"]) == set(known["__portfolio_ops_jobs"]) - {"check"}
+    said = OPTIONS["portfolio_ops_sites"]["options"]["schedule"]["options"]
+    assert set(known["__portfolio_ops_schedule"].values()) == set(said)

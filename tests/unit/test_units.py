@@ -9,11 +9,11 @@ import pytest
 from portfolio_ops.config import parse_duration
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.host import timers
-from portfolio_ops.jobs.run import JOBS
+from portfolio_ops.jobs.run import DRILL, JOBS
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 JOB_UNITS = ("portfolio-backup-daily@", "portfolio-backup-social@", "portfolio-logs-rotate@")
-SANDBOXED = (*JOB_UNITS, "portfolio-check@", "portfolio-alert@")
+SANDBOXED = (*JOB_UNITS, *(f"portfolio-{name}@" for name in ("check", "drill", "doctor", "alert", "ping", "well")))
 
 
 def settings(name: str) -> dict[str, list[str]]:
@@ -52,7 +52,9 @@ def test_only_what_may_heal_is_tried_again(name: str) -> None:
     assert codes == {ExitCode.USAGE, ExitCode.NOT_PERMITTED, ExitCode.REFUSED}
 
 
-@pytest.mark.parametrize("job", [job for job in JOBS if job.overdue_after is not None], ids=lambda job: job.name)
+@pytest.mark.parametrize(
+    "job", [job for job in (*JOBS, DRILL) if job.overdue_after is not None], ids=lambda job: job.name
+)
 def test_a_day_that_the_calendar_skips_is_made_up_for_before_the_job_is_late(job: object) -> None:
     name, overdue = job.name, job.overdue_after  # type: ignore[attr-defined]
     timer = settings(f"portfolio-{name}@.timer")
@@ -72,4 +74,6 @@ def test_every_directive_that_relaxes_the_sandbox_has_its_reason() -> None:
     lines = (SYSTEMD / "portfolio-logs-rotate@.service").read_text().splitlines()
     assert lines[lines.index("PrivateUsers=no") - 1].startswith("# ")
     for path in SYSTEMD.glob("*.service"):
-        assert not re.search(r"^(ReadWritePaths|BindPaths|User)=", path.read_text(), re.MULTILINE), path
+        assert not re.search(
+            r"^(ReadWritePaths|BindPaths|User=(?!portfolio-alert$))", path.read_text(), re.MULTILINE
+        ), path

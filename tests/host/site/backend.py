@@ -1,13 +1,18 @@
 """A backend as busy as a site can be: commits and logs without a pause to speak of, and counts what goes wrong.
 
 python3 backend.py ROOT     until SIGTERM; ROOT/state.json says how it is doing
+
+It is asked how it is at http://127.0.0.1:3000/health. Beside this file, `sick` makes it answer 503, and `deaf` makes it
+ignore SIGTERM, as a program does that is PID 1 of a container and asks for no signal.
 """
 
+import http.server
 import json
 import os
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -21,6 +26,21 @@ CREATE TABLE IF NOT EXISTS user_sessions(token TEXT PRIMARY KEY, seen INTEGER);
 CREATE TABLE IF NOT EXISTS social_interactions(id INTEGER PRIMARY KEY, kind TEXT);
 CREATE TABLE IF NOT EXISTS mirror(id INTEGER PRIMARY KEY, body TEXT);
 """
+
+
+HERE = Path(__file__).parent
+
+
+class Health(http.server.BaseHTTPRequestHandler):
+    """Whether it is well."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(503 if (HERE / "sick").exists() else 200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing of it."""
 
 
 def main() -> None:
@@ -41,7 +61,9 @@ def main() -> None:
         nonlocal stopping
         stopping = True
 
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if (HERE / "deaf").exists() else stop)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 3000), Health)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     commits, errors, told = 0, [], 0.0
     while not stopping:
         try:
