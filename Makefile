@@ -69,6 +69,7 @@ lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 bench: $(VENV)/tests ## Side by side with the usual tools
 	$(BIN)/python -m benchmarks.snapshot
 	$(BIN)/python -m benchmarks.rotation
+	$(BIN)/python -m benchmarks.restore
 
 docs: $(VENV)/tests ## Write the reference pages from the code
 	$(BIN)/python -m docs.generate

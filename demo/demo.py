@@ -1,4 +1,4 @@
-"""The main job in one minute: an embedded site with a live writer, its four jobs, and a restore by plain programs.
+"""The main job in one minute: an embedded site with a live writer, its four jobs, a rehearsal, and restores.
 
 Everything lies in one temporary directory, which is gone at the end. Neither root nor systemd is needed.
 """
@@ -45,10 +45,17 @@ def demonstrate(folder: Path) -> None:
         run(config, "backup", "social")
         run(config, "backup", "gallery", "Winter light: Été")
         run(config, "logs", "rotate")
+        say("Rehearse a restore, as a timer does every week")
+        run(config, "drill")
         say("What there is, and how it is doing")
         run(config, "list")
         run(config, "status")
-        say("Bring the daily backup back with nothing but zstd and sqlite3")
+        say("Bring the comments back that somebody deletes now, while the site goes on")
+        delete(folder)
+        run(config, "restore", "social", "--merge", "--yes")
+        say("Bring the whole database back, beside the live one")
+        run(config, "restore", "database", "latest", "--to", str(folder / "beside.sqlite"))
+        say("The same with nothing but zstd and sqlite3")
         restore(config, folder)
     finally:
         writer.send_signal(signal.SIGTERM)
@@ -57,6 +64,15 @@ def demonstrate(folder: Path) -> None:
     print(report)
     if json.loads(report)["errors"]:
         raise SystemExit("the site met errors")
+
+
+def delete(folder: Path) -> None:
+    """A mistake on the live database."""
+    print("$ sqlite3 portfolio.sqlite 'DELETE FROM comments WHERE id <= 20'")
+    connection = sqlite3.connect(folder / "portfolio-demo/data/portfolio.sqlite", timeout=10)
+    connection.execute("DELETE FROM comments WHERE id <= 20")
+    connection.commit()
+    connection.close()
 
 
 def restore(config: Path, folder: Path) -> None:

@@ -27,9 +27,10 @@ _EXITS = {
     ExitCode.REFUSED: "A precondition does not hold; nothing was changed.",
     ExitCode.NOT_FOUND: "A site, database, table or artifact that was named does not exist.",
     ExitCode.BUSY: "Another run, or the site itself, holds what is needed.",
-    ExitCode.REMOTE_UNREACHABLE: "Reserved: no command of this version reaches another host.",
-    ExitCode.VERIFICATION_FAILED: "What was written was read back and is not what it should be. It was not published.",
-    ExitCode.FINDINGS: "The command worked, and found something late, failed or foreign (`status`).",
+    ExitCode.REMOTE_UNREACHABLE: "A receiver of alerts could not be reached (`alert`).",
+    ExitCode.VERIFICATION_FAILED: "What was read back is not what it should be: it was not published or restored. Or a drill failed.",
+    ExitCode.FINDINGS: "The command worked, and found something for a person to look at (`status`, `list`, `doctor`, an inconclusive "
+    "`drill`).",
 }
 
 _KEYS = {
@@ -44,6 +45,21 @@ _KEYS = {
     "retention.logs": "How long archives of logs are kept.",
     "retention.wal": "Reserved for continuous archiving; nothing reads it yet.",
     "retention.minimum": "Verified daily backups that no rule may prune.",
+    "backend.compose": "Folder of the compose file that the backend runs from: a restore in place stops and starts it.",
+    "backend.service": "Its service in that file.",
+    "backend.stop": "Without compose: the program that stops the backend, as a list. No shell reads it.",
+    "backend.start": "The program that starts it.",
+    "backend.status": "The program that exits with 0 while it runs.",
+    "backend.health": "A URL that answers with 2xx when the backend is well: after a restore, and every hour.",
+    "backend.patience": "How long to wait for it to be down, and to be well.",
+    "alert.webhook": "A URL that gets a JSON object when a scheduled run fails for good, and when it is well again. "
+    "`credential:NAME` reads it from a systemd credential.",
+    "alert.mail": "An address for the same, through the host's `sendmail`.",
+    "alert.command": "A program for the same, as a list; it gets the JSON object on its standard input.",
+    "alert.ping": "A URL as of Healthchecks: `/start`, success and `/fail` of every scheduled run are reported to it, "
+    "with the job's name as `{job}` where the URL has that. `credential:NAME` as above.",
+    "drill.checks": "SQL on the restored copy, read-only; each must give a true value first.",
+    "drill.scratch": "Where drills restore to; a hidden folder of the backups if empty.",
 }
 
 
