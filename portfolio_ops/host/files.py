@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -89,6 +90,21 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         os.close(descriptor)
         raise RefusedError(f"{path} is not a regular file", suggestion="name the file itself")
     return descriptor
+
+
+def copy_durably(source: Path, target: Path, mode: int) -> None:
+    """Copy a file's content to a new file that only we can see until it has `mode`; durable on return.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: The disk is full or fails.
+    """
+    with os.fdopen(open_regular(source), "rb") as reader, target.open("xb") as writer:
+        os.fchmod(writer.fileno(), 0o600)
+        shutil.copyfileobj(reader, writer)
+        os.fchmod(writer.fileno(), mode)
+        writer.flush()
+        os.fsync(writer.fileno())
 
 
 def remove_temporaries(folder: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -14,8 +13,7 @@ from typing import Any
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, NotFoundError, PortfolioOpsError, RefusedError, explained
 from portfolio_ops.host import backend, messages
-from portfolio_ops.host.files import fsync_directory
-from portfolio_ops.host.holders import identity_of
+from portfolio_ops.host.files import copy_durably, fsync_directory
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.database import back_up
 from portfolio_ops.jobs.run import GALLERY, Task
@@ -85,8 +83,7 @@ def restore_in_place(site: Site, artifact: Artifact, log: Log, *, force: str) ->
     plan = plan_in_place(site, artifact)
     require_at_home(plan, force)
     require_a_way_to_stop(site, plan)
-    work.require_nothing_left(plan.target)
-    record = records.begin(site.state, f"{plan.artifact.path.name} ({plan.artifact.id})", plan.target)
+    record = _begun(site, f"{plan.artifact.path.name} ({plan.artifact.id})", plan.target)
     log.event(
         messages.RESTORE_BEGUN,
         f"Restoring {plan.artifact.path.name} over {plan.target}" + (f"; forced: {force}" if force else ""),
@@ -94,7 +91,6 @@ def restore_in_place(site: Site, artifact: Artifact, log: Log, *, force: str) ->
         artifact_id=plan.artifact.id,
         database=str(plan.target),
     )
-    work.make(plan.target)
     try:
         staged = stage_database(plan.artifact, work.incoming_of(plan.target), log)
     except BaseException as error:
@@ -114,13 +110,16 @@ def restore_raw(site: Site, former: Record, log: Log) -> Restored:
         raise NotFoundError(
             f"{folder} does not hold {database.name} any more", suggestion="restore an artifact instead"
         )
-    work.require_nothing_left(database)
-    record = records.begin(site.state, f"raw files of {folder.name}", database)
-    work.make(database)
-    # Copies: the raw files stay until a person deletes them.
-    for ending in ("", *SIDES):
-        if side(folder / database.name, ending).exists():
-            shutil.copy2(side(folder / database.name, ending), side(work.incoming_of(database), ending))
+    record = _begun(site, f"raw files of {folder.name}", database)
+    try:
+        # Copies: the raw files stay until a person deletes them.
+        for ending in ("", *SIDES):
+            if side(folder / database.name, ending).exists():
+                raw = side(folder / database.name, ending)
+                copy_durably(raw, side(work.incoming_of(database), ending), raw.stat().st_mode & 0o7777)
+    except BaseException as error:
+        _give_up(site, record, log, error)
+        raise
     return _swap_in(site, record, None, log)
 
 
@@ -164,7 +163,7 @@ def finish_interrupted(site: Site, log: Log) -> str:
     if record is None:
         return ""
     database = Path(record.database)
-    if record.new is not None and identity_of(database) == record.new:
+    if work.has_come(database, record.new):
         words = f"an interrupted restore of {record.artifact} was finished: the restored database is in place"
         log.event(messages.RESTORE_RECOVERED, words.capitalize(), database=str(database))
         finish_move(work.incoming_of(database), database)
@@ -184,6 +183,15 @@ def finish_interrupted(site: Site, log: Log) -> str:
     return words
 
 
+def _begun(site: Site, source: str, database: Path) -> Record:
+    """A record, and an empty folder to work in; refused while either still tells of an earlier restore."""
+    records.require_none_open(site.state)
+    work.require_nothing_left(database)
+    record = records.begin(site.state, source, database)
+    work.make(database)
+    return record
+
+
 def _swap_in(site: Site, record: Record, staged: Staged | None, log: Log) -> Restored:
     """From a staged file to a backend that is well with it; or back."""
     database = Path(record.database)
@@ -195,7 +203,7 @@ def _swap_in(site: Site, record: Record, staged: Staged | None, log: Log) -> Res
         else:
             incoming.chmod(_MODE_OF_NONE)
         known = backend.is_known(site.backend)
-        record = replace(record, new=identity_of(incoming), running=known and backend.is_running(site.backend))
+        record = replace(record, new=incoming.stat().st_ino, running=known and backend.is_running(site.backend))
         records.write(site.state, record)
         if known:  # even if it does not run now: it may be about to be started again after a crash
             log.progress(f"Stopping {site.backend.described}")
@@ -291,7 +299,7 @@ def _put_back(site: Site, record: Record, log: Log, error: BaseException) -> Non
     database = Path(record.database)
     former = work.former_of(database)
     try:
-        if record.new is not None and identity_of(database) == record.new:
+        if work.has_come(database, record.new):
             if record.running and backend.is_running(site.backend):
                 backend.stop(site.backend)
             if (former / database.name).exists():

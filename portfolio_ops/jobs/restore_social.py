@@ -13,7 +13,7 @@ import apsw
 from portfolio_ops.config import Site, SocialTable
 from portfolio_ops.errors import NotFoundError, RefusedError, UsageError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import fsync_directory, open_regular, require_space
+from portfolio_ops.host.files import copy_durably, fsync_directory, open_regular, require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.restore import alone
 from portfolio_ops.jobs.run import SOCIAL, Task
@@ -154,10 +154,7 @@ def restore_into_new(source: Staged, target: Path) -> None:
     """
     work = target.with_name(f".tmp-{target.name}-{os.getpid()}")
     try:
-        shutil.copyfile(source.database, work)
-        work.chmod(0o640)
-        with work.open("rb") as file:
-            os.fsync(file.fileno())
+        copy_durably(source.database, work, 0o640)
         os.link(work, target)
     except FileExistsError as error:
         raise RefusedError(f"{target} exists by now", suggestion="name a new file") from error

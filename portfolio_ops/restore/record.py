@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from portfolio_ops.errors import RefusedError
 from portfolio_ops.host.files import write_atomically
 
 OPEN, DONE, PUT_BACK = "open", "done", "put back"
@@ -20,7 +21,7 @@ class Record:
         artifact: File name and ID of what is restored.
         database: The live path.
         running: Whether the backend ran before, and so is started after.
-        new: Device and inode of the staged file: whether it is in place already is asked of the filesystem.
+        new: Inode of the staged file: whether it is in place already is asked of the filesystem.
         undo: What holds the state before: an artifact's ID, or a folder of raw files; empty if nothing does.
         earlier: What undoes the restore before this one: it counts again if this one is taken back.
     """
@@ -30,7 +31,7 @@ class Record:
     artifact: str
     database: str
     running: bool
-    new: tuple[int, int] | None
+    new: int | None
     undo: str
     earlier: str
 
@@ -46,10 +47,24 @@ def read(state: Path) -> Record | None:
     except FileNotFoundError:
         return None
     try:
-        new = document["new"]
-        return Record(**{**document, "new": None if new is None else (int(new[0]), int(new[1]))})
-    except (KeyError, TypeError, IndexError) as error:
+        return Record(**document)
+    except TypeError as error:
         raise ValueError(f"{state / 'restore.json'} cannot be understood ({error!r})") from error
+
+
+def require_none_open(state: Path) -> None:
+    """Refuse to begin while the record of a restore that died is still needed.
+
+    Raises:
+        RefusedError: There is one: it died while a person was asked about the next.
+        ValueError: The record is damaged.
+    """
+    before = read(state)
+    if before is not None and before.state == OPEN:
+        raise RefusedError(
+            f"the restore of {before.artifact} was interrupted meanwhile",
+            suggestion="portfolio-ops restore undo: it brings that one to its end first",
+        )
 
 
 def begin(state: Path, artifact: str, database: Path) -> Record:

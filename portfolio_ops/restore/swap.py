@@ -160,6 +160,7 @@ def _keep(database: Path, name: Path, *, sides: bool) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.link(side(database, ending), side(name, ending))
     fsync_directory(name.parent)
+    fsync_directory(name.parent.parent)
 
 
 def _move(incoming: Path, database: Path) -> None:

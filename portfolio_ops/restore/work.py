@@ -24,6 +24,20 @@ def former_of(database: Path) -> Path:
     return folder_of(database) / "former"
 
 
+def has_come(database: Path, inode: int | None) -> bool:
+    """Whether the staged file of this inode has the live name by now.
+
+    The device is not asked for: after a power cut it may have another number. Within the one filesystem the inode is
+    enough, and while the staged file still lies in its folder it has not come.
+    """
+    return inode is not None and _inode(database) == inode != _inode(incoming_of(database))
+
+
+def _inode(path: Path) -> int | None:
+    identity = identity_of(path)
+    return None if identity is None else identity[1]
+
+
 def require_nothing_left(database: Path) -> None:
     """Refuse to clear away a former database that is not the live one by another name.
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from portfolio_ops import config
 from portfolio_ops.cli.main import run
 from portfolio_ops.config import Site
+from portfolio_ops.errors import RefusedError
 from portfolio_ops.jobs import restore
 from portfolio_ops.jobs.daily import backup_daily
 from portfolio_ops.store import catalogue
@@ -131,6 +133,67 @@ def test_killed_at_every_event_one_of_both_is_whole(
     assert fuse > 150
 
 
+def _die_with_the_new_one_in_place(site: Site) -> None:
+    fuse = 40
+    while True:
+        in_child(lambda: _restore(site), fuse, _CHANGING)
+        record = restore.interrupted(site)
+        if record is not None and record.new is not None and site.database.stat().st_ino == record.new:
+            return
+        with restore.alone(site, wait=timedelta()) as log:
+            restore.finish_interrupted(site, log)
+        fuse += 3
+
+
+def _lose_all_comments(site: Site) -> None:
+    with contextlib.closing(sqlite3.connect(site.database)) as connection:
+        connection.execute("DELETE FROM comments")
+        connection.commit()
+
+
+def test_a_volume_with_another_device_number_after_the_power_cut(tmp_path: Path, site: Site) -> None:
+    """As a droplet's volumes may have after a reboot; what was in place is known all the same."""
+    images, numbers = [tmp_path / "one.img", tmp_path / "two.img"], []
+    for image in images:
+        subprocess.run(["truncate", "-s", "64M", image], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-b", "4096", image], check=True)
+    volume, other = tmp_path / "volume", tmp_path / "other"
+    volume.mkdir()
+    other.mkdir()
+    mount = ["mount", "-o", "loop"]
+    try:
+        subprocess.run([*mount, images[0], volume], check=True)
+        shutil.copytree(site.root, volume / "site")
+        site.file.write_text(f'[site]\nroot = "{volume / "site"}"\n')
+        site = _with_backend(config.load(site.file), tmp_path)
+        backup_daily(site, wait=timedelta())
+        _lose_all_comments(site)
+        _die_with_the_new_one_in_place(site)
+        numbers.append(volume.stat().st_dev)
+        subprocess.run(["umount", volume], check=True)
+        subprocess.run([*mount, images[1], other], check=True)
+        subprocess.run([*mount, images[0], volume], check=True)
+        numbers.append(volume.stat().st_dev)
+        with restore.alone(site, wait=timedelta()) as log:
+            assert "the restored database is in place" in restore.finish_interrupted(site, log)
+        assert restore.undoable(site).undo
+    finally:
+        for each in (volume, other):
+            subprocess.run(["umount", each], check=False)
+    assert numbers[0] != numbers[1]
+
+
+def test_a_restore_that_died_meanwhile_is_not_forgotten(site: Site, tmp_path: Path) -> None:
+    """Another one was begun, and died, while a person was asked about this one."""
+    backup_daily(site, wait=timedelta())
+    site = _with_backend(site, tmp_path)
+    _die_with_the_new_one_in_place(site)
+    record = restore.interrupted(site)
+    with pytest.raises(RefusedError, match="was interrupted meanwhile"):
+        _restore(site)
+    assert restore.interrupted(site) == record
+
+
 @pytest.mark.parametrize("start", ["touch", "false"])
 def test_the_command_line_says_what_it_finished(
     site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str], start: str
@@ -138,18 +201,8 @@ def test_the_command_line_says_what_it_finished(
     """Died with the new database in place: undo finishes, and then undoes, even if the backend cannot be started."""
     backup_daily(site, wait=timedelta())
     site = _with_backend(site, tmp_path)
-    with contextlib.closing(sqlite3.connect(site.database)) as connection:
-        connection.execute("DELETE FROM comments")
-        connection.commit()
-    fuse = 40
-    while True:
-        in_child(lambda: _restore(site), fuse, _CHANGING)
-        record = restore.interrupted(site)
-        if record is not None and record.new is not None and site.database.stat().st_ino == record.new[1]:
-            break
-        with restore.alone(site, wait=timedelta()) as log:
-            restore.finish_interrupted(site, log)
-        fuse += 3
+    _lose_all_comments(site)
+    _die_with_the_new_one_in_place(site)
     site = _with_backend(site, tmp_path, start)
     (tmp_path / "runs").unlink()
     assert run(["--config", str(site.file), "status"]) == 10

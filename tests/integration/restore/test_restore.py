@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -394,6 +395,22 @@ def test_a_damaged_database_is_kept_as_raw_files_and_can_be_had_back(live: Stage
     live.call("restore", "undo", "--yes")
     assert ids(live.site.database) == set(range(1, 51))
     live.start()
+
+
+def test_raw_files_that_cannot_be_copied_change_nothing(live: Stage) -> None:
+    live.control("stop")
+    live.site.database.write_bytes(b"garbage" * 1000)
+    live.call("restore", "database", "--in-place", "--yes")
+    [folder] = [path for path in live.data.iterdir() if path.is_dir()]
+    (folder / "portfolio.sqlite-wal").mkdir()
+    done = live.call("restore", "undo", "--yes", code=4)
+    assert "the former state is in place" in done.stderr
+    assert ids(live.site.database) == set(range(1, 51))
+    assert live.kept() == ["portfolio.sqlite", folder.name]
+    assert json.loads(live.site.state.joinpath("restore.json").read_bytes())["state"] == "put back"
+    (folder / "portfolio.sqlite-wal").rmdir()
+    live.call("restore", "undo", "--yes")
+    assert live.site.database.read_bytes() == b"garbage" * 1000
 
 
 def test_a_missing_database_is_made_new(live: Stage) -> None:
