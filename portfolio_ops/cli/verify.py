@@ -11,7 +11,7 @@ from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode, UsageError
-from portfolio_ops.jobs.verify import newest_of_each_kind, verify
+from portfolio_ops.jobs.verify import Found, newest_of_each_kind, verify
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact
 from portfolio_ops.store.catalogue import Catalogue
@@ -39,7 +39,7 @@ def command(
     """Read artifacts back: hashes, content, structure, foreign keys, rows. Without an ID, the newest of each kind.
 
     What is found is remembered beside the artifacts and shown by `list`. A bad one is moved to quarantine/ and counts
-    for nothing; the exit code is then 9.
+    for nothing; the exit code is then 9. It is 1 if one could not be read, which says nothing of it.
 
     \b
     Examples:
@@ -56,7 +56,7 @@ def command(
         "verdicts": [
             {
                 **present.artifact_data(verdict.artifact),
-                "sound": verdict.sound,
+                "found": verdict.found.value,
                 "why": verdict.why,
                 "seconds": round(verdict.seconds, 3),
                 "moved_to": None if verdict.moved_to is None else str(verdict.moved_to),
@@ -69,11 +69,11 @@ def command(
     def human() -> None:
         rows = [
             [
-                "sound" if verdict.sound else "BAD",
+                "BAD" if verdict.found is Found.BAD else verdict.found.value,
                 verdict.artifact.id,
                 verdict.artifact.path.name,
                 f"{verdict.seconds:.1f} s",
-                verdict.why and f"{verdict.why}; moved to {verdict.moved_to}",
+                verdict.why + (f"; moved to {verdict.moved_to}" if verdict.moved_to else ""),
             ]
             for verdict in verdicts
         ]
@@ -81,8 +81,10 @@ def command(
         for problem in problems:
             click.echo(f"not an artifact: {present.printable(problem.reason)}", err=True)
 
-    bad = problems or not all(verdict.sound for verdict in verdicts)
-    return context.finish("verify", data, human, ExitCode.VERIFICATION_FAILED if bad else ExitCode.OK)
+    found_all = {verdict.found for verdict in verdicts}
+    code = ExitCode.FAILED if Found.UNKNOWN in found_all else ExitCode.OK
+    code = ExitCode.VERIFICATION_FAILED if problems or Found.BAD in found_all else code
+    return context.finish("verify", data, human, code)
 
 
 def _chosen(found: Catalogue, references: tuple[str, ...], *, everything: bool, share: float | None) -> list[Artifact]:

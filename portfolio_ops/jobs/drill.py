@@ -22,10 +22,10 @@ from portfolio_ops.jobs.verify import condemn
 from portfolio_ops.restore.compare import compare
 from portfolio_ops.restore.stage import Staged, decode_to, stage_database
 from portfolio_ops.sqlite.assertions import failed_assertions
-from portfolio_ops.sqlite.export import restored_rows
+from portfolio_ops.sqlite.dump import restored_rows
 from portfolio_ops.sqlite.snapshot import reading_one_moment
 from portfolio_ops.store import catalogue, runs
-from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind
 from portfolio_ops.store.lock import held
 
 _Result = TypeVar("_Result")
@@ -146,7 +146,8 @@ def _rehearse(found: _Rehearsal, folder: Path) -> None:
             again.path.unlink()
     else:
         found.evidence.append("there is no older backup yet")
-    _restore_social(found, backups.of(Kind.SOCIAL), folder / "social")
+    exports = [artifact for artifact in backups.of(Kind.SOCIAL) if not artifact.put_away]
+    _restore_social(found, exports, folder / "social")
 
 
 def _require_fresh(found: _Rehearsal, newest: Artifact) -> None:
@@ -156,40 +157,44 @@ def _require_fresh(found: _Rehearsal, newest: Artifact) -> None:
         found.failures.append(
             f"the newest backup is {hours} h old, the limit is {int(limit.total_seconds() // 3600)} h"
         )
+    if age < -CLOCK_SLACK:
+        found.failures.append(
+            f"the newest backup, {newest.path.name}, is dated in the future, and there is no other: is the clock right?"
+        )
     found.evidence.append(f"the newest backup is {newest.path.name}, {hours} h old")
 
 
 def _restore(found: _Rehearsal, artifact: Artifact, path: Path) -> Staged | None:
     """Restore one; a bad one is a failure, and goes into quarantine."""
     found.log.progress(f"Restoring {artifact.path.name}")
-    try:
-        staged = _twice(found, artifact, lambda: stage_database(artifact, path, found.log))
-    except VerificationError:
-        return None
-    found.restored.append(artifact.path.name)
-    found.evidence.append(
-        f"{artifact.path.name}: sound, {sum(staged.facts.rows.values()):,} rows, as its metadata says"
-    )
+    staged = _twice(found, artifact, lambda: stage_database(artifact, path, found.log))
+    if staged is not None:
+        found.restored.append(artifact.path.name)
+        found.evidence.append(
+            f"{artifact.path.name}: sound, {sum(staged.facts.rows.values()):,} rows, as its metadata says"
+        )
     return staged
 
 
-def _twice(found: _Rehearsal, artifact: Artifact, work: Callable[[], _Result]) -> _Result:
+def _twice(found: _Rehearsal, artifact: Artifact, work: Callable[[], _Result]) -> _Result | None:
     """Do something with an artifact; if that finds it bad, again. Bad twice, it is put into quarantine.
 
-    Raises:
-        VerificationError: It is bad; that was noted.
+    Returns:
+        What came of it; None if it is bad, or if that could not be found out. Which, was noted.
     """
     try:
-        return work()
-    except VerificationError as first:
         try:
+            return work()
+        except VerificationError as first:
             result = work()
-        except VerificationError as error:
-            found.failures.append(error.message)
-            condemn(found.site, artifact, error.message, found.log)
-            raise
-        found.doubts.append(f"{artifact.path.name} was bad when it was read first, and sound then: {first.message}")
-        return result
+            found.doubts.append(f"{artifact.path.name} was bad when it was read first, and sound then: {first.message}")
+            return result
+    except VerificationError as error:
+        found.failures.append(error.message)
+        condemn(found.site, artifact, error.message, found.log)
+    except (PortfolioOpsError, OSError) as error:
+        found.doubts.append(f"{artifact.path.name} could not be restored: {_words(error)}")
+    return None
 
 
 def _compare(found: _Rehearsal, staged: Staged, folder: Path) -> None:
@@ -216,11 +221,10 @@ def _restore_social(found: _Rehearsal, exports: Sequence[Artifact], path: Path) 
     def restored() -> dict[str, int]:
         path.unlink(missing_ok=True)
         decode_to(newest, path, found.log)
-        return restored_rows(path)
+        return restored_rows(path, list(newest.metadata.details.get("rows", {})))
 
-    try:
-        rows = _twice(found, newest, restored)
-    except VerificationError:
+    rows = _twice(found, newest, restored)
+    if rows is None:
         return
     found.restored.append(newest.path.name)
     found.evidence.append(f"{newest.path.name}: restores to {sum(rows.values()):,} rows of {len(rows)} tables")

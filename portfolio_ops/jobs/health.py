@@ -99,7 +99,7 @@ def assess(site: Site, now: datetime) -> Health:
 def _job_health(site: Site, job: Job, found: catalogue.Catalogue, timer: TimerState | None, now: datetime) -> JobHealth:
     artifacts = found.of(job.kind)
     record = runs.read(site.state, job.name)
-    moments = [artifact.taken for artifact in artifacts if artifact.taken <= now]
+    moments = [artifact.taken for artifact in artifacts if artifact.taken <= now and not artifact.put_away]
     # A rotation may succeed with nothing to do. Any other success is an artifact, and counts as long as that is there.
     if job.kind is Kind.LOGS and record is not None and record.success is not None:
         moments.append(datetime.fromisoformat(record.success.ended))

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,17 +18,20 @@ from portfolio_ops.jobs.restore import alone
 from portfolio_ops.jobs.run import SOCIAL, Task
 from portfolio_ops.jobs.scratch import scratch_folder
 from portfolio_ops.jobs.social import export
+from portfolio_ops.restore.plan import foreign_site
 from portfolio_ops.restore.stage import decode_to
 from portfolio_ops.sqlite.connection import explained, reading, writing
-from portfolio_ops.sqlite.dump import load_dump
+from portfolio_ops.sqlite.dump import drop_triggers, load_dump
 from portfolio_ops.sqlite.export import missing_tables
-from portfolio_ops.sqlite.replace import Change, attach, changes, replace_rows
+from portfolio_ops.sqlite.replace import Change, Moved, attach, changes, one_transaction, replace_rows
 from portfolio_ops.store import catalogue
-from portfolio_ops.store.artifact import Artifact, Kind, NotAnArtifactError, read_artifact
-from portfolio_ops.store.catalogue import BEFORE_RESTORE, LATEST
+from portfolio_ops.store.artifact import BEFORE_RESTORE, Artifact, Kind, NotAnArtifactError, read_artifact
+from portfolio_ops.store.catalogue import LATEST
+from portfolio_ops.store.lock import held
 
 _COMPRESSED = (b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK")
 _ROOM = 3
+_NAME = "restore-social"
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,27 @@ class Source:
     path: Path
     artifact: Artifact | None
 
+    def foreign(self, site: Site) -> tuple[str, ...]:
+        """Why it may not belong to this site, in words; empty if it looks at home."""
+        if self.artifact is None:
+            return ()
+        known = {table.lower() for table in _configured(site)}
+        others = [table for table in self.artifact.metadata.details.get("rows", {}) if table.lower() not in known]
+        tables = (f"it holds {', '.join(others)}, and [social] does not",) if others else ()
+        return foreign_site(site, self.artifact) + tables
+
 
 @dataclass(frozen=True)
 class Staged:
-    """Tables in a database of their own."""
+    """Tables in a database of their own.
+
+    Attributes:
+        left_out: Triggers that the source would have made.
+    """
 
     database: Path
     tables: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def choose(site: Site, reference: str) -> Source:
@@ -62,7 +78,7 @@ def choose(site: Site, reference: str) -> Source:
     found = catalogue.scan(site.backups, site.name, [Kind.SOCIAL])
     if reference != LATEST:
         return _of_artifact(catalogue.find(found, reference))
-    exports = [each for each in found.artifacts if each.metadata.details.get("event") != BEFORE_RESTORE]
+    exports = [each for each in found.artifacts if not each.put_away]
     if not exports:
         raise NotFoundError("there is no social export yet", suggestion="make one: portfolio-ops backup social")
     return _of_artifact(exports[-1])
@@ -96,14 +112,18 @@ def _of_file(path: Path) -> Source:
 
 
 @contextlib.contextmanager
-def staged(site: Site, source: Source, log: Log) -> Iterator[Staged]:
-    """The tables in a scratch database, while the block runs.
+def staged(site: Site, source: Source, log: Log, *, wait: timedelta) -> Iterator[Staged]:
+    """The tables in a scratch database, while the block runs. Nobody else restores social tables meanwhile.
 
     Raises:
+        BusyError: Somebody else does, for longer than `wait`.
         VerificationError: An artifact is damaged.
         RefusedError: Plain SQL does what no dump does; or there is too little space.
     """
-    with scratch_folder(site, "restore") as folder:
+    with (
+        held(site.state, _NAME, wait=wait, on_wait=lambda _: None),
+        scratch_folder(site, _NAME) as folder,
+    ):
         sql, database = folder / "dump.sql", folder / "tables.sqlite"
         if source.artifact is not None:
             require_space(folder, _ROOM * source.artifact.metadata.content.bytes)
@@ -111,16 +131,17 @@ def staged(site: Site, source: Source, log: Log) -> Iterator[Staged]:
             allowed = list(source.artifact.metadata.details.get("rows", {})) or _configured(site)
         else:
             require_space(folder, _ROOM * source.path.stat().st_size)
-            with os.fdopen(open_regular(source.path), "rb") as theirs, sql.open("xb") as ours:
-                shutil.copyfileobj(theirs, ours)
+            copy_durably(source.path, sql, 0o600)
             allowed = _configured(site)
         try:
-            tables = load_dump(sql, database, allowed, _encoding(site))
+            rows = load_dump(sql, database, allowed, _encoding(site))
         except RefusedError as error:
             error.message = error.message.replace(sql.name, source.path.name)
             raise
         sql.unlink()
-        yield Staged(database, tuple(tables))
+        # Of another tool's triggers nobody here knows what they do.
+        triggers = drop_triggers(database) if source.artifact is None else []
+        yield Staged(database, tuple(rows), tuple(triggers))
 
 
 def _configured(site: Site) -> list[str]:
@@ -141,7 +162,7 @@ def compared(database: Path, source: Staged) -> list[Change]:
     Raises:
         PortfolioOpsError: The database cannot be read, or cannot take the rows.
     """
-    with writing(database) as connection:
+    with writing(database) as connection, _taken_whole(database):
         attach(connection, source.database)
         return changes(connection, source.tables)
 
@@ -163,39 +184,37 @@ def restore_into_new(source: Staged, target: Path) -> None:
     fsync_directory(target.parent)
 
 
-def restore_rows(database: Path, source: Staged, *, merge: bool) -> list[Change]:
-    """Move the rows over, in one transaction.
+def restore_rows(database: Path, source: Staged, *, merge: bool) -> Moved:
+    """Move the rows into an existing database, in one transaction.
 
     Raises:
-        RefusedError: A row would refer to nothing.
+        RefusedError: The database does not take a row as it is, or one would refer to nothing.
         PortfolioOpsError: SQLite refuses; nothing was changed.
     """
-    with writing(database) as connection:
+    with writing(database) as connection, _taken_whole(database):
         attach(connection, source.database)
-        try:
+        with one_transaction(connection):
             return replace_rows(connection, source.tables, merge=merge)
-        except apsw.ConstraintError as error:
-            raise RefusedError(
-                f"the live database does not take a row: {error}; nothing was changed",
-                suggestion="restore to a file of its own and take what you need: --into PATH",
-            ) from error
-        except apsw.Error as error:
-            raise explained(error, database) from error
 
 
-def restore_live(site: Site, source: Staged, log: Log, *, merge: bool, wait: timedelta) -> tuple[list[Change], str]:
+def restore_live(site: Site, source: Staged, log: Log, *, merge: bool, wait: timedelta) -> tuple[Moved, str]:
     """Into the live database; what these tables held before is exported first.
 
+    The export is made inside the transaction that replaces the rows: what the site writes comes before it, and is in
+    the export, or after it, and stays. The site's writers wait meanwhile.
+
     Returns:
-        What became of each table, and the ID of the export that undoes it (empty if there was nothing to export).
+        What was done, and the ID of the export that undoes it (empty if there was nothing to export).
 
     Raises:
         PortfolioOpsError: Nothing was changed.
     """
-    with alone(site, wait=wait):
-        undo = _export_first(site, source.tables, log)
-        done = restore_rows(site.database, source, merge=merge)
-    rows = sum(change.back + (0 if merge else change.changed) for change in done)
+    with alone(site, wait=wait), writing(site.database) as connection, _taken_whole(site.database):
+        attach(connection, source.database)
+        with one_transaction(connection):
+            undo = _export_first(site, connection, source.tables, log)
+            done = replace_rows(connection, source.tables, merge=merge)
+    rows = sum(change.put for change in done.changes)
     log.event(
         messages.SOCIAL_RESTORED,
         f"Restored {rows:,} rows of {', '.join(source.tables)} into {site.database}",
@@ -205,13 +224,27 @@ def restore_live(site: Site, source: Staged, log: Log, *, merge: bool, wait: tim
     return done, undo
 
 
-def _export_first(site: Site, tables: tuple[str, ...], log: Log) -> str:
+@contextlib.contextmanager
+def _taken_whole(database: Path) -> Iterator[None]:
+    """What SQLite says against a row or the database, in our words."""
+    try:
+        yield
+    except apsw.ConstraintError as error:
+        raise RefusedError(
+            f"{database} does not take a row: {error}; nothing was changed",
+            suggestion="restore to a file of its own and take what you need: --into PATH",
+        ) from error
+    except apsw.Error as error:
+        raise explained(error, database) from error
+
+
+def _export_first(site: Site, connection: apsw.Connection, tables: tuple[str, ...], log: Log) -> str:
     """The present rows of these tables as an export of their own."""
-    with reading(site.database) as connection:
-        missing = {table.lower() for table in missing_tables(connection, tables)}
+    missing = {table.lower() for table in missing_tables(connection, tables)}
     present = tuple(SocialTable(table, optional=False) for table in tables if table.lower() not in missing)
     if not present:
         return ""
     folder = site.backups / Kind.SOCIAL.folder
     folder.mkdir(mode=0o750, exist_ok=True)
-    return export(Task(replace(site, social_tables=present), SOCIAL, folder, log), {"event": BEFORE_RESTORE}).id
+    task = Task(replace(site, social_tables=present), SOCIAL, folder, log)
+    return export(task, contextlib.nullcontext(connection), {"event": BEFORE_RESTORE}).id

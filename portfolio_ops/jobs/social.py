@@ -1,10 +1,13 @@
 """The weekly social export: some tables as SQL that the plain `sqlite3` program runs."""
 
 import time
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, cast
+
+import apsw
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError
@@ -12,7 +15,8 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.files import TEMPORARY_PREFIX, require_space
 from portfolio_ops.jobs.run import SOCIAL, Outcome, Task, run_job
 from portfolio_ops.sqlite.check import count_rows
-from portfolio_ops.sqlite.export import check_export, export_tables, missing_tables
+from portfolio_ops.sqlite.dump import check_export
+from portfolio_ops.sqlite.export import export_tables, missing_tables
 from portfolio_ops.sqlite.snapshot import reading_one_moment
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind, Metadata
@@ -29,14 +33,20 @@ def backup_social(site: Site, *, wait: timedelta) -> Outcome:
         NotFoundError: A table that is not declared optional does not exist.
         PortfolioOpsError: Nothing was published, and nothing pruned.
     """
-    return run_job(site, SOCIAL, lambda task: [export(task, {})], wait=wait)
+
+    def work(task: Task) -> list[Artifact]:
+        require_space(task.folder, _needed(site))
+        return [export(task, reading_one_moment(site.database, task.folder), {})]
+
+    return run_job(site, SOCIAL, work, wait=wait)
 
 
-def export(task: Task, details: dict[str, Any]) -> Artifact:
+def export(task: Task, moment: AbstractContextManager[apsw.Connection], details: dict[str, Any]) -> Artifact:
     """Make, verify and publish an export of the site's tables; the caller holds the lock of its kind.
 
     Args:
         task: The run that it is part of.
+        moment: A connection to the database as it is at one moment; left before the export is verified.
         details: Goes into the metadata, beside the numbers of rows.
 
     Raises:
@@ -44,8 +54,7 @@ def export(task: Task, details: dict[str, Any]) -> Artifact:
     """
     site, began = task.site, time.monotonic()
     with Draft(task.folder) as draft:
-        require_space(task.folder, _needed(site))
-        with reading_one_moment(site.database, task.folder) as connection:
+        with moment as connection:
             tables = _present_tables(site, missing_tables(connection, [table.name for table in site.social_tables]))
             rows = count_rows(connection, tables)
             taken = datetime.now(UTC)
@@ -77,7 +86,8 @@ def export(task: Task, details: dict[str, Any]) -> Artifact:
 
 def _needed(site: Site) -> int:
     """Bytes needed for a while. The first export knows of nothing but the whole database."""
-    earlier = catalogue.scan(site.backups, site.name, [Kind.SOCIAL]).artifacts
+    found = catalogue.scan(site.backups, site.name, [Kind.SOCIAL]).artifacts
+    earlier = [artifact for artifact in found if not artifact.put_away]
     if earlier:
         return _ROOM * earlier[-1].metadata.content.bytes
     return site.database.stat().st_size if site.database.is_file() else 0

@@ -6,19 +6,29 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum, unique
 from pathlib import Path
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NotFoundError, VerificationError
+from portfolio_ops.errors import NotFoundError, PortfolioOpsError, VerificationError, explained
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import open_regular
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.scratch import scratch_folder
 from portfolio_ops.restore.stage import check_content, decode_to, stage_database
-from portfolio_ops.sqlite.export import restored_rows
+from portfolio_ops.sqlite.dump import restored_rows
 from portfolio_ops.store import catalogue, verified
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.lock import held
+
+
+@unique
+class Found(Enum):
+    """What reading an artifact back can come to."""
+
+    SOUND = "sound"
+    BAD = "bad"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -26,39 +36,38 @@ class Verdict:
     """What reading an artifact back found.
 
     Attributes:
+        found: `UNKNOWN`: it could not be read, or there was no room for it; that says nothing of it.
         why: What is wrong; empty if it is sound.
         moved_to: Where a bad one is now; None if it stayed.
     """
 
     artifact: Artifact
+    found: Found
     why: str
     seconds: float
     moved_to: Path | None
 
-    @property
-    def sound(self) -> bool:
-        """Whether it may be relied on."""
-        return not self.why
-
 
 def verify(site: Site, artifacts: Sequence[Artifact], *, wait: timedelta) -> list[Verdict]:
-    """Read artifacts back, one after the other, and remember what was found.
+    """Read artifacts back, one after the other, and remember what was found, even of a run that is ended.
 
     Raises:
-        PortfolioOpsError: One could not be read at all (no space, no permission): that says nothing of it.
+        PortfolioOpsError: None could be read at all: another run holds the lock, or there is no scratch place.
     """
     log = Log(site=site.name, job="verify")
+    verdicts: list[Verdict] = []
     with (
         held(site.state, "verify", wait=wait, on_wait=lambda _: None),
         scratch_folder(site, "verify") as folder,
     ):
-        verdicts = []
-        for artifact in artifacts:
-            with contextlib.suppress(_Pruned):
-                verdicts.append(judge(site, artifact, folder, log))
-        now = datetime.now(UTC)
-        sound = {verdict.artifact.id: now for verdict in verdicts if verdict.sound}
-        verified.remember(site.state, sound, catalogue.scan(site.backups, site.name).artifacts)
+        try:
+            for artifact in artifacts:
+                with contextlib.suppress(_Pruned):
+                    verdicts.append(judge(site, artifact, folder, log))
+        finally:
+            now = datetime.now(UTC)
+            sound = {verdict.artifact.id: now for verdict in verdicts if verdict.found is Found.SOUND}
+            verified.remember(site.state, sound, catalogue.scan(site.backups, site.name).artifacts)
     return verdicts
 
 
@@ -74,9 +83,13 @@ def judge(site: Site, artifact: Artifact, folder: Path, log: Log) -> Verdict:
     """
     began = time.monotonic()
     log.progress(f"Verifying {artifact.path.name}")
-    why = _fault(artifact, folder, log) and _fault(artifact, folder, log)
-    moved_to = condemn(site, artifact, why, log) if why else None
-    return Verdict(artifact, why, time.monotonic() - began, moved_to)
+    try:
+        why = _fault(artifact, folder, log) and _fault(artifact, folder, log)
+        moved_to = condemn(site, artifact, why, log) if why else None
+    except (PortfolioOpsError, OSError) as error:
+        failure = error if isinstance(error, PortfolioOpsError) else explained(error)
+        return Verdict(artifact, Found.UNKNOWN, failure.message, time.monotonic() - began, None)
+    return Verdict(artifact, Found.BAD if why else Found.SOUND, why, time.monotonic() - began, moved_to)
 
 
 def condemn(site: Site, artifact: Artifact, why: str, log: Log) -> Path | None:
@@ -118,7 +131,7 @@ def _examine(artifact: Artifact, folder: Path, log: Log) -> None:
             stage_database(artifact, path, log)
         elif artifact.metadata.kind is Kind.SOCIAL:
             decode_to(artifact, path, log)
-            _require_rows(artifact, restored_rows(path))
+            _require_rows(artifact, restored_rows(path, list(artifact.metadata.details.get("rows", {}))))
         else:
             with os.fdopen(open_regular(artifact.path), "rb") as source:
                 check_content(artifact, source)

@@ -1,13 +1,15 @@
 """What a restore would do, found out before anything is touched."""
 
+import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError, UsageError
+from portfolio_ops.errors import NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError, UsageError
 from portfolio_ops.host import backend
 from portfolio_ops.host.files import free_bytes
 from portfolio_ops.host.holders import Holder, holders, identity_of
@@ -79,7 +81,7 @@ def plan_beside(site: Site, artifact: Artifact, target: Path) -> Plan:
         )
     if not target.parent.is_dir():
         raise NotFoundError(f"there is no folder {target.parent}", suggestion="make it first")
-    foreign = _foreign_site(site, artifact)
+    foreign = foreign_site(site, artifact)
     return Plan(artifact, target, False, False, (), None, foreign, free_bytes(target.parent))
 
 
@@ -89,6 +91,7 @@ def plan_in_place(site: Site, artifact: Artifact) -> Plan:
     Raises:
         NotFoundError: The folder of the database does not exist.
         RefusedError: The live database is something else than a file.
+        NotPermittedError: Its folder cannot be written, or a side file is somebody else's.
         BackendError: The backend cannot be asked.
     """
     target = Path(os.path.realpath(site.database))
@@ -98,6 +101,7 @@ def plan_in_place(site: Site, artifact: Artifact) -> Plan:
         )
     if os.path.lexists(target) and not target.is_file():
         raise RefusedError(f"{target} is not a regular file", suggestion="correct [site] database")
+    _require_ours(target)
     running = backend.is_running(site.backend) if backend.is_known(site.backend) else None
     return Plan(
         artifact=artifact,
@@ -106,7 +110,7 @@ def plan_in_place(site: Site, artifact: Artifact) -> Plan:
         exists=target.exists(),
         holders=tuple(who_holds(target)),
         running=running,
-        foreign=_foreign_site(site, artifact) + _foreign_database(target, artifact),
+        foreign=foreign_site(site, artifact) + _foreign_database(target, artifact),
         free=free_bytes(target.parent),
     )
 
@@ -117,41 +121,69 @@ def who_holds(database: Path) -> list[Holder]:
     return holders(file for file in files if file is not None)
 
 
-def require_at_home(plan: Plan, words: str) -> None:
+def foreign_site(site: Site, artifact: Artifact) -> tuple[str, ...]:
+    """That an artifact is of another site, in words; empty if it is not."""
+    theirs = artifact.metadata.site
+    return () if theirs == site.name else (f"it is of the site {theirs}, this is {site.name}",)
+
+
+def require_at_home(name: str, foreign: Sequence[str], words: str) -> None:
     """Refuse what looks foreign, unless a person says why it is right.
 
     Args:
+        name: Of what is to be restored.
+        foreign: Why it may not belong here.
         words: Of the person.
 
     Raises:
         RefusedError: It looks foreign, and nothing was said.
     """
-    if plan.foreign and not words.strip():
+    if foreign and not words.strip():
         raise RefusedError(
-            f"{plan.artifact.path.name} does not look as if it belonged here: {'; '.join(plan.foreign)}",
+            f"{name} does not look as if it belonged here: {'; '.join(foreign)}",
             suggestion='if it does, say why: --force "the words go into the journal"',
         )
 
 
-def require_a_way_to_stop(site: Site, plan: Plan) -> None:
+def require_a_way_to_stop(site: Site, target: Path, who: Sequence[Holder], *, running: bool | None) -> None:
     """Refuse to restore over a database that is in use by what we cannot stop.
+
+    Args:
+        target: The live database.
+        who: Has it open.
+        running: Whether the backend runs; None where it cannot be asked.
 
     Raises:
         RefusedError: So it is.
     """
-    if plan.holders and not (backend.is_known(site.backend) and plan.running):
-        who = ", ".join(str(each) for each in plan.holders)
+    if who and not (backend.is_known(site.backend) and running):
         raise RefusedError(
-            f"{plan.target} is in use by {who}",
-            suggestion="it says it does not run; end that process yourself"
+            f"{target} is in use by {', '.join(map(str, who))}",
+            suggestion="the backend says it does not run; end that process yourself"
             if backend.is_known(site.backend)
             else f"stop it yourself, or tell how to in {site.file}: [backend] compose, or stop, start and status",
         )
 
 
-def _foreign_site(site: Site, artifact: Artifact) -> tuple[str, ...]:
-    theirs = artifact.metadata.site
-    return () if theirs == site.name else (f"it is of the site {theirs}, this is {site.name}",)
+def _require_ours(target: Path) -> None:
+    """The folder can be written, and what lies beside the database is of its owner: found out before anything stops.
+
+    Raises:
+        NotPermittedError: Not so.
+    """
+    if not os.access(target.parent, os.W_OK | os.X_OK, effective_ids=True):
+        raise NotPermittedError(
+            f"{target.parent} may not be written by uid {os.geteuid()}, the owner of the site's data",
+            suggestion=f"chown {os.geteuid()} {target.parent}",
+        )
+    for ending in SIDES:
+        beside = Path(f"{target}{ending}")
+        with contextlib.suppress(FileNotFoundError):
+            if beside.stat().st_uid != target.stat().st_uid:
+                raise NotPermittedError(
+                    f"{beside} is not of the owner of the database",
+                    suggestion=f"chown --reference={target} {beside}",
+                )
 
 
 def _foreign_database(database: Path, artifact: Artifact) -> tuple[str, ...]:

@@ -52,6 +52,11 @@ def writing(database: Path) -> Iterator[apsw.Connection]:
         raise NotFoundError(
             f"there is no database at {database}", suggestion="check [site] database; is the volume mounted?"
         )
+    if is_bare(path):
+        raise RefusedError(
+            f"{database} is empty, and a WAL with content lies beside it: SQLite would delete that",
+            suggestion="is it the right file? Keep a copy of both, then restore a backup in place",
+        )
     had_wal = _size(path.with_name(f"{path.name}-wal")) > 0
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
@@ -68,6 +73,11 @@ def writing(database: Path) -> Iterator[apsw.Connection]:
         raise explained(error, database) from error
     finally:
         connection.close()
+
+
+def is_bare(database: Path) -> bool:
+    """Whether it is an empty file beside a WAL that is not: whoever opens it with SQLite deletes the WAL as a stray."""
+    return _size(database) == 0 and _size(database.with_name(f"{database.name}-wal")) > 0
 
 
 def immutable(file: Path) -> apsw.Connection:

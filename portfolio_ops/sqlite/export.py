@@ -8,17 +8,14 @@ the shell goes on after an error unless it is told `-bail`, and would commit hal
 The same content gives the same bytes. So the check of an export is: restore it, export that, compare.
 """
 
-import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import apsw
 
-from portfolio_ops.errors import RefusedError, VerificationError
-from portfolio_ops.sqlite.check import count_rows, quoted
+from portfolio_ops.errors import RefusedError
+from portfolio_ops.sqlite.check import quoted
 from portfolio_ops.sqlite.literal import literal
 
 _CODECS = {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
@@ -200,81 +197,3 @@ def _sequence(connection: apsw.Connection, table: _Table) -> Iterator[str]:
         yield f"DELETE FROM sqlite_sequence WHERE name={name};\n"  # noqa: S608  (text for a file)
         for (seq,) in connection.execute("SELECT seq FROM sqlite_sequence WHERE name=?", (table.name,)):
             yield f"INSERT INTO sqlite_sequence(name,seq) VALUES({name},{'NULL' if seq is None else int(str(seq))});\n"
-
-
-def check_export(file: Path, tables: Sequence[str]) -> None:
-    """Restore an export into an empty database, export that, and require the same bytes.
-
-    Args:
-        file: The SQL; a database of about its size is made beside it and removed.
-        tables: As they were exported.
-
-    Raises:
-        VerificationError: It does not restore, or restores to something else.
-    """
-    with _restored(file) as connection:
-        _require_same(connection, file, tables)
-
-
-def restored_rows(file: Path) -> dict[str, int]:
-    """Restore an export into an empty database, and count what is there then, by table.
-
-    Raises:
-        VerificationError: It does not restore.
-    """
-    with _restored(file) as connection:
-        tables = connection.execute(
-            "SELECT name FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite@_%' ESCAPE '@'"
-        )
-        return count_rows(connection, [str(row[0]) for row in tables.fetchall()])
-
-
-@contextlib.contextmanager
-def _restored(file: Path) -> Iterator[apsw.Connection]:
-    """A database beside the file, made by running it; gone afterwards."""
-    target = file.with_name(f"{file.name}.sqlite")
-    try:
-        connection = apsw.Connection(str(target))
-        try:
-            connection.pragma("journal_mode", "off")
-            connection.pragma("synchronous", "off")
-            run_script(connection, file)
-            yield connection
-        finally:
-            connection.close()
-    except apsw.Error as error:
-        raise VerificationError(
-            f"the export does not restore into an empty database: {error}",
-            suggestion="does its schema use functions or collations that only the site's own program has?",
-        ) from error
-    finally:
-        target.unlink(missing_ok=True)
-
-
-def run_script(connection: apsw.Connection, file: Path) -> None:
-    """Run a script statement by statement, in constant memory.
-
-    Raises:
-        apsw.Error: A statement fails.
-        UnicodeDecodeError: It is not UTF-8.
-    """
-    lines: list[str] = []
-    with file.open(encoding="utf-8", newline="\n") as script:
-        for line in script:
-            lines.append(line)
-            if line.rstrip().endswith(";") and apsw.complete(statement := "".join(lines)):
-                connection.execute(statement)
-                lines = []
-    connection.execute("".join(lines))
-
-
-def _require_same(connection: apsw.Connection, file: Path, tables: Sequence[str]) -> None:
-    again = hashlib.sha256()
-    for chunk in export_tables(connection, tables):
-        again.update(chunk)
-    with file.open("rb") as script:
-        if hashlib.file_digest(script, "sha256").digest() != again.digest():
-            raise VerificationError(
-                "the export restores to other content than it was made from",
-                suggestion="does a table hold values that its column types would convert? Keep the daily backup",
-            )

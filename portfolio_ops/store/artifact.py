@@ -17,7 +17,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, unique
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -38,6 +38,12 @@ _SIGNATURE = b"pf-ops\x00\x01"
 _METADATA_MOST = 16 << 20
 _CHUNK = 1 << 20
 _AHEAD = 4  # chunks that are decoded and not yet hashed and written: what is held in memory
+
+CLOCK_SLACK = timedelta(minutes=5)
+"""An artifact that is dated later than this from now is of a clock that was wrong."""
+
+BEFORE_RESTORE = "before-restore"
+"""The event of an artifact that holds what was there before a restore."""
 
 DISK_IS_SUSPECT = "the disk or memory is suspect: run the job again, and check the kernel log for I/O errors"
 
@@ -118,6 +124,11 @@ class Artifact:
         """The moment of its content, UTC."""
         return self.metadata.taken
 
+    @property
+    def put_away(self) -> bool:
+        """Whether it holds what was there before a restore: somebody wanted to leave that state."""
+        return self.metadata.details.get("event") == BEFORE_RESTORE
+
 
 def encode_trailer(metadata: Metadata, payload: Content) -> bytes:
     """The skippable frame that closes an artifact whose compressed content is `payload`."""
@@ -188,12 +199,18 @@ def _parse(text: bytes, path: Path) -> tuple[Metadata, Content]:
                 f"{path} has format {document['format']}, this portfolio-ops reads up to {FORMAT}",
                 suggestion="use the portfolio-ops that wrote it, or a newer one",
             )
-        content = Content(document["content"]["sha256"], document["content"]["bytes"])
         taken = datetime.fromisoformat(document["taken"]).astimezone(UTC)
-        metadata = Metadata(Kind(document["kind"]), document["site"], taken, content, document["details"])
-        return metadata, Content(document["payload"]["sha256"], document["payload"]["bytes"])
-    except (ValueError, KeyError, TypeError) as error:
+        kind, site, details = Kind(document["kind"]), str(document["site"]), {**document["details"]}
+        return Metadata(kind, site, taken, _content(document["content"]), details), _content(document["payload"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise NotAnArtifactError(f"the metadata of {path} cannot be understood ({error!r})") from error
+
+
+def _content(document: dict[str, Any]) -> Content:
+    digest, length = document["sha256"], document["bytes"]
+    if not isinstance(digest, str) or not isinstance(length, int) or length < 0:
+        raise TypeError("a hash or a length is none")
+    return Content(digest, length)
 
 
 def decode(file: BinaryIO, payload_bytes: int) -> Iterator[bytes]:

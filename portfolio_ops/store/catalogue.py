@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError, UsageError
 from portfolio_ops.host.files import TEMPORARY_PREFIX
-from portfolio_ops.store.artifact import Artifact, Kind, read_artifact
+from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind, read_artifact
 
 LATEST = "latest"
-BEFORE_RESTORE = "before-restore"
-"""The event of a backup that holds what was there before a restore."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +67,18 @@ def _artifact_of(path: Path, kind: Kind, site: str) -> Artifact:
     return artifact
 
 
-def newest_database(catalogue: Catalogue) -> Artifact | None:
-    """The newest whole database, but for those that a restore put away: somebody wanted to leave that state."""
-    wanted = [
-        artifact
-        for artifact in catalogue.artifacts
-        if artifact.metadata.kind.holds_database and artifact.metadata.details.get("event") != BEFORE_RESTORE
-    ]
-    return wanted[-1] if wanted else None
+def newest_database(catalogue: Catalogue, now: datetime | None = None) -> Artifact | None:
+    """The newest whole database, but for those that a restore put away: somebody wanted to leave that state.
+
+    One that is dated in the future is the newest only if there is no other: of when it is nobody knows.
+
+    Args:
+        now: With a zone; the present where it is not given.
+    """
+    limit = (now or datetime.now(UTC)) + CLOCK_SLACK
+    wanted = [each for each in catalogue.artifacts if each.metadata.kind.holds_database and not each.put_away]
+    present = [each for each in wanted if each.taken <= limit]
+    return next(reversed(present or wanted), None)
 
 
 def find(catalogue: Catalogue, reference: str) -> Artifact:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from portfolio_ops.errors import BusyError
+from portfolio_ops.errors import BusyError, NotFoundError
 
 _POLL = 0.2
 
@@ -31,8 +31,14 @@ def held(state: Path, name: str, *, wait: timedelta, on_wait: Callable[[str], ob
 
     Raises:
         BusyError: Another run still holds it after `wait`.
+        NotFoundError: There is no folder of backups that the state could lie in.
     """
-    state.mkdir(mode=0o750, exist_ok=True)
+    try:
+        state.mkdir(mode=0o750, exist_ok=True)
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"there is no folder {state.parent}", suggestion="is the volume mounted? The first backup makes it"
+        ) from error
     path = state / f"{name}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:

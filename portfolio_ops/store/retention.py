@@ -6,7 +6,8 @@ An artifact is pruned only if all of this holds:
 - newer verified artifacts stand in for it: `minimum` dailies for a daily, any database backup for an event backup, one
   of the same log for a log archive, one export for an export;
 - neither it nor those that stand in for it are dated in the future: a clock that was wrong protects nothing and
-  endangers nothing.
+  endangers nothing;
+- what a restore put away stands in for nothing but for its like.
 
 Every artifact was verified before it got its name, and a file that is no artifact counts for nothing.
 """
@@ -16,9 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from portfolio_ops.config import Retention, format_duration
-from portfolio_ops.store.artifact import Artifact, Kind
-
-_CLOCK_SLACK = timedelta(minutes=5)
+from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,14 @@ def decide(artifacts: Iterable[Artifact], retention: Retention, now: datetime) -
         now: The moment, with a zone.
     """
     everything = list(artifacts)
-    present = [artifact for artifact in everything if artifact.taken <= now + _CLOCK_SLACK]
+    present = [artifact for artifact in everything if artifact.taken <= now + CLOCK_SLACK]
     return [_verdict(artifact, present, retention, now) for artifact in everything]
 
 
 def _verdict(artifact: Artifact, present: Sequence[Artifact], retention: Retention, now: datetime) -> Verdict:
     kind = artifact.metadata.kind
     limit = limit_of(retention, kind)
-    if artifact.taken > now + _CLOCK_SLACK:
+    if artifact.taken > now + CLOCK_SLACK:
         return Verdict(artifact, keep=True, reason="dated in the future: kept, and protects nothing")
     if now - artifact.taken <= limit:
         return Verdict(artifact, keep=True, reason=f"younger than {format_duration(limit)}")
@@ -69,6 +68,8 @@ def _verdict(artifact: Artifact, present: Sequence[Artifact], retention: Retenti
 
 def _stands_in(newer: Artifact, older: Artifact) -> bool:
     """Whether `newer`, being newer, makes `older` dispensable once it is past its limit."""
+    if newer.put_away and not older.put_away:
+        return False
     if older.metadata.kind is Kind.EVENT:
         return newer.metadata.kind.holds_database
     if newer.metadata.kind is not older.metadata.kind:

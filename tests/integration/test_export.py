@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from portfolio_ops.errors import RefusedError, VerificationError
 from portfolio_ops.sqlite.check import quoted
-from portfolio_ops.sqlite.export import check_export, export_tables, missing_tables
+from portfolio_ops.sqlite.dump import check_export
+from portfolio_ops.sqlite.export import export_tables, missing_tables
 from portfolio_ops.sqlite.literal import literal
 from portfolio_ops.sqlite.snapshot import reading_one_moment
 

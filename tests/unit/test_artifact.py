@@ -1,6 +1,8 @@
 import contextlib
 import hashlib
+import json
 import os
+import struct
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -166,3 +168,40 @@ def test_the_same_buffer_may_serve_for_every_chunk(tmp_path: Path) -> None:
         sink = BytesIO()
         draft.read_back(sink)
     assert sink.getvalue() == b"".join(bytes([number]) * (1 << 16) for number in range(50))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"taken": "0001-01-01T00:00:00+14:00"},
+        {"taken": "9999-12-31T23:59:59-14:00"},
+        {"details": ["rows"]},
+        {"details": None},
+        {"content": {"sha256": "0", "bytes": "7"}},
+        {"content": {"sha256": 7, "bytes": 7}},
+        {"payload": {"sha256": "0", "bytes": -1}},
+        {"kind": "other"},
+    ],
+)
+def test_metadata_that_nobody_writes_is_no_artifact(tmp_path: Path, changes: dict[str, object]) -> None:
+    """It must be a problem that is listed, never an exception that keeps the next backup from being made."""
+    artifact = published(tmp_path)
+    data = artifact.path.read_bytes()
+    head = data[: artifact.payload.bytes]
+    text = json.loads(data[artifact.payload.bytes + 8 : -20])
+    rewrite(artifact.path, head, json.dumps({**text, **changes}).encode())
+    with pytest.raises(NotAnArtifactError):
+        read_artifact(artifact.path)
+
+
+def test_metadata_without_a_bottom_is_no_artifact(tmp_path: Path) -> None:
+    artifact = published(tmp_path)
+    rewrite(artifact.path, artifact.path.read_bytes()[: artifact.payload.bytes], b"[" * 100_000)
+    with pytest.raises(NotAnArtifactError):
+        read_artifact(artifact.path)
+
+
+def rewrite(path: Path, payload: bytes, text: bytes) -> None:
+    """The file with other metadata, whose own hash is right."""
+    footer = struct.pack("<8sI8s", hashlib.sha256(text).digest()[:8], len(text), b"pf-ops\x00\x01")
+    path.write_bytes(payload + struct.pack("<II", 0x184D2A5F, len(text) + len(footer)) + text + footer)

@@ -129,6 +129,16 @@ def test_an_event_backup_past_its_time_goes_once_any_newer_database_is_there() -
     assert kept(decide([event, daily], POLICY, now)) == [daily]
 
 
+def test_what_a_restore_put_away_stands_in_for_nothing_but_its_like() -> None:
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    for kind in (Kind.SOCIAL, Kind.EVENT):
+        old, undo = artifact(kind, now - timedelta(days=200)), artifact(kind, now - timedelta(days=1))
+        undo.metadata.details["event"] = "before-restore"
+        assert kept(decide([old, undo], POLICY, now)) == [old, undo]
+        old.metadata.details["event"] = "before-restore"
+        assert kept(decide([old, undo], POLICY, now)) == [undo]
+
+
 def test_the_archives_of_one_log_say_nothing_of_another() -> None:
     now = datetime(2025, 6, 1, tzinfo=UTC)
     silent = artifact(Kind.LOGS, now - timedelta(days=100), log="logs/worker.log")

@@ -59,12 +59,12 @@ def test_replaced_while_the_site_writes_and_returned(exported: Stage) -> None:
     assert comments(exported)[20] == "'19'\n"
     assert set(comments(exported)) == set(range(1, 51))
     assert exported.runs
-    rows = exported.rows()
+    live = exported.rows() - 50
+    assert live > 0  # the site's writer goes on
     exported.call("restore", "social", done["undo"], "--yes")
     assert comments(exported)[20] == "edited"
     assert {1000, 1001} < set(comments(exported))
     assert not set(range(1, 11)) & set(comments(exported))
-    assert rows
     assert exported.runs
 
 
@@ -172,7 +172,7 @@ def test_a_plain_dump_of_sqlite3_is_taken(exported: Stage, tmp_path: Path) -> No
         ("CREATE VIEW comments AS SELECT 1;", "CREATE_VIEW"),
         ("CREATE VIRTUAL TABLE comments USING fts5(x);", "CREATE_VTABLE"),
         ("CREATE TABLE comments(x); INSERT INTO comments VALUES(load_extension('x'));", "load_extension"),
-        ("CREATE TABLE comments(x); INSERT INTO comments VALUES(randomblob(1000000000));", "randomblob"),
+        ("CREATE TABLE comments(x); INSERT INTO comments VALUES(randomblob(1000000000));", "too big"),
         ("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x FROM c) SELECT * FROM c;", "RECURSIVE"),
         ("VACUUM INTO '/tmp/evil';", "ATTACH"),
         ("CREATE TEMP TABLE t(x);", "CREATE_TEMP_TABLE t"),

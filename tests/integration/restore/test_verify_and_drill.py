@@ -1,6 +1,8 @@
 """Reading artifacts back, and the rehearsal: bad ones are found, put away, and told of."""
 
 import contextlib
+import errno
+import os
 import sqlite3
 import subprocess
 from dataclasses import replace
@@ -10,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from portfolio_ops.jobs.verify import verify
-from portfolio_ops.store import catalogue
+from portfolio_ops.host.files import open_regular
+from portfolio_ops.jobs.verify import Found, verify
+from portfolio_ops.sqlite.assertions import failed_assertions
+from portfolio_ops.store import catalogue, verified
 from portfolio_ops.store.artifact import Kind, Metadata
 from portfolio_ops.store.publish import Draft
 from tests.integration.restore.conftest import Stage
@@ -40,7 +44,7 @@ def test_sound_artifacts_are_remembered_and_untouched(stage: Stage) -> None:
     all_jobs(stage)
     files = {path: path.read_bytes() for kind in Kind for path in (stage.site.backups / kind.folder).iterdir()}
     done = stage.asked("verify", "--all")["data"]
-    assert [verdict["sound"] for verdict in done["verdicts"]] == [True] * 4
+    assert [verdict["found"] == "sound" for verdict in done["verdicts"]] == [True] * 4
     assert {path: path.read_bytes() for path in files} == files
     rows = stage.asked("list")["data"]["artifacts"]
     assert all(row["last_verified"] >= row["taken"] for row in rows)
@@ -66,7 +70,7 @@ def test_a_flipped_bit_puts_an_artifact_into_quarantine(stage: Stage, kind: Kind
     path = only(stage, kind)
     damage(path, 10)
     done = stage.asked("verify", "--all", code=9)["data"]
-    [bad] = [verdict for verdict in done["verdicts"] if not verdict["sound"]]
+    [bad] = [verdict for verdict in done["verdicts"] if verdict["found"] != "sound"]
     assert bad["kind"] == kind.value
     assert not path.exists()
     assert Path(bad["moved_to"]) == stage.site.backups / "quarantine" / path.name
@@ -204,6 +208,13 @@ def test_no_backup_and_an_old_one_fail(stage: Stage) -> None:
         ("ATTACH '/tmp/x' AS x", 9, "not authorized"),
         ("PRAGMA journal_mode=delete", 9, "not authorized"),
         ("SELECT load_extension('/tmp/x')", 9, "not authorized"),
+        ("SELECT 1; SELECT 0", 9, "more than one statement"),
+        ("SELECT id FROM comments", 9, "more than one row"),
+        ("SELECT 'no'", 9, "gave 'no'"),
+        ("SELECT '0'", 9, "gave '0'"),
+        ("SELECT x'00'", 9, "gave b"),
+        ("SELECT '1 is true'", 0, "passed"),
+        ("SELECT NULL", 9, "gave None"),
     ],
 )
 def test_the_sites_own_checks(stage: Stage, check: str, code: int, words: str) -> None:
@@ -211,6 +222,61 @@ def test_the_sites_own_checks(stage: Stage, check: str, code: int, words: str) -
     stage.call("backup", "daily")
     assert words in stage.call("drill", code=code).stdout
     assert not Path("/tmp/x").exists()  # noqa: S108
+
+
+def test_a_check_that_never_ends_fails(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portfolio_ops.sqlite.assertions._SECONDS", 0.3)
+    endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x FROM c) SELECT count(*) FROM c"
+    [why] = failed_assertions(stage.site.database, (endless,))
+    assert "was ended after 0 s" in why
+
+
+def test_a_backup_of_the_future_is_not_the_newest_while_there_is_another(stage: Stage) -> None:
+    stage.site.backups.mkdir()
+    forged(stage, {}, stage.site.database, age=-timedelta(days=3000))
+    assert "dated in the future" in stage.call("drill", code=9).stdout
+    forged(stage, {}, stage.site.database, age=timedelta(hours=27))
+    assert "27 h old, the limit is 26 h" in stage.call("drill", code=9).stdout
+
+
+def test_what_a_restore_put_away_is_no_weekly_export(stage: Stage) -> None:
+    stage.change("UPDATE comments SET image = 1")
+    stage.call("backup", "social")
+    [export] = (stage.site.backups / "social").iterdir()
+    stage.call("restore", "social", "--yes")
+    export.unlink()
+    assert stage.asked("status", code=10)["data"]["jobs"]["backup-social"]["last_success"] is None
+    stage.call("backup", "daily")
+    assert "social-tables" not in stage.call("drill").stdout
+
+
+def test_one_that_cannot_be_read_keeps_no_other_from_being_verified(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing disk, simulated where the file is opened; the dates that were earned are remembered."""
+    all_jobs(stage)
+    found = catalogue.scan(stage.site.backups, "shop").artifacts
+    bad = found[1].path
+
+    def failing(path: Path, *rest: Any) -> int:
+        if path == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return open_regular(path, *rest)
+
+    monkeypatch.setattr("portfolio_ops.restore.stage.open_regular", failing)
+    verdicts = verify(stage.site, found, wait=timedelta())
+    assert [verdict.found for verdict in verdicts] == [Found.SOUND, Found.UNKNOWN, Found.SOUND, Found.SOUND]
+    assert bad.exists()
+    assert set(verified.read(stage.site.state)) == {each.id for each in found if each.path != bad}
+
+
+def test_rows_that_a_vacuum_renumbered_are_not_missing(stage: Stage) -> None:
+    stage.change("CREATE TABLE loose(x)", *(f"INSERT INTO loose VALUES({number})" for number in range(60)))
+    stage.change("DELETE FROM loose WHERE x < 30")
+    stage.call("backup", "daily")
+    stage.change("INSERT INTO loose SELECT x FROM loose", "DELETE FROM loose WHERE rowid < 61")
+    stage.change("VACUUM")
+    assert "passed" in stage.call("drill").stdout
 
 
 def test_what_the_backup_lacks_is_a_doubt(stage: Stage) -> None:
