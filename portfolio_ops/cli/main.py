@@ -76,6 +76,8 @@ def cli(ctx: click.Context, config: str | None, site: str | None, as_json: bool)
 def main() -> NoReturn:
     """Run the command line and exit with the documented code."""
     signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
+        signal.signal(signal.SIGHUP, _terminated)
     arguments = sys.argv[1:]
     sys.exit(run(arguments))
 
@@ -91,13 +93,13 @@ def run(arguments: list[str]) -> int:
             return 128 + signal.SIGPIPE
         return _failed(arguments, error)
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted: what was not finished is gone, nothing else changed", file=sys.stderr)
+        print("interrupted; should anything be left to finish, `portfolio-ops status` tells", file=sys.stderr)
         return 128 + signal.SIGINT
     return result if isinstance(result, int) else ExitCode.OK
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001  (signal(2)'s signature)
-    """Unwind on SIGTERM, so that unfinished files go."""
+    """Unwind, so that unfinished files go, and a restore is taken back."""
     sys.exit(128 + number)
 
 

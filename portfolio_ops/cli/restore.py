@@ -12,11 +12,11 @@ from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
 from portfolio_ops.cli.restore_social import social
 from portfolio_ops.config import Site
-from portfolio_ops.errors import ExitCode, RefusedError, UsageError
+from portfolio_ops.errors import ExitCode, NotFoundError, RefusedError, UsageError
 from portfolio_ops.host.files import require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import restore
-from portfolio_ops.jobs.restore import Restored
+from portfolio_ops.jobs.exchange import Restored
 from portfolio_ops.restore.plan import (
     Plan,
     choose,
@@ -26,6 +26,7 @@ from portfolio_ops.restore.plan import (
     require_at_home,
 )
 from portfolio_ops.restore.stage import Staged, restore_beside
+from portfolio_ops.store.artifact import Artifact
 from portfolio_ops.store.catalogue import LATEST
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan, and change nothing.")
@@ -79,16 +80,16 @@ def database(
     if target is not None:
         return _beside(context, reference, target, force, dry_run=dry_run)
     site = context.site_as_root()
-    _finish_interrupted(context, site, wait, dry_run=dry_run)
+    finished = _finish_interrupted(context, site, wait, dry_run=dry_run)
     plan = plan_in_place(site, choose(site, reference))
-    require_at_home(plan, force)
-    require_a_way_to_stop(site, plan)
+    require_at_home(plan.artifact.path.name, plan.foreign, force)
+    require_a_way_to_stop(site, plan.target, plan.holders, running=plan.running)
     require_space(plan.target.parent, plan.artifact.metadata.content.bytes)
     if not _agreed(context, _plan_lines(site, plan), dry_run=dry_run, yes=yes):
         return _not_done(context, "restore database", plan, dry_run=dry_run)
     with restore.alone(site, wait=wait) as log:
         done = restore.restore_in_place(site, plan.artifact, log, force=force)
-    return _done(context, "restore database", plan, done)
+    return _done(context, "restore database", plan, done, finished)
 
 
 @command.command("undo", short_help="Return to the state before the latest restore in place.")
@@ -107,7 +108,7 @@ def undo(context: Context, *, dry_run: bool, yes: bool, wait: timedelta) -> Exit
     if words and restore.was_put_back(site):
         return context.finish("restore undo", {"finished": words, "done": True}, lambda: None)
     former = restore.undoable(site)
-    plan = None if former.undo.startswith("/") else plan_in_place(site, choose(site, former.undo))
+    plan = None if former.undo.startswith("/") else plan_in_place(site, _undoing(site, former.undo))
     lines = [f"return to the raw files in {former.undo}"] if plan is None else _plan_lines(site, plan)
     if not _agreed(context, lines, dry_run=dry_run, yes=yes):
         return _not_done(context, "restore undo", plan, dry_run=dry_run)
@@ -116,7 +117,17 @@ def undo(context: Context, *, dry_run: bool, yes: bool, wait: timedelta) -> Exit
             done = restore.restore_raw(site, former, log)
         else:
             done = restore.restore_in_place(site, plan.artifact, log, force="undo")
-    return _done(context, "restore undo", plan, done)
+    return _done(context, "restore undo", plan, done, words)
+
+
+def _undoing(site: Site, reference: str) -> Artifact:
+    try:
+        return choose(site, reference)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"the state before the latest restore was in {reference}, and that is gone",
+            suggestion="retention keeps it for [retention] event; another backup can be restored: portfolio-ops list",
+        ) from error
 
 
 def _finish_interrupted(context: Context, site: Site, wait: timedelta, *, dry_run: bool) -> str:
@@ -142,7 +153,7 @@ def _finish_interrupted(context: Context, site: Site, wait: timedelta, *, dry_ru
 def _beside(context: Context, reference: str, target: Path, force: str, *, dry_run: bool) -> ExitCode:
     site = context.site()
     plan = plan_beside(site, choose(site, reference), target)
-    require_at_home(plan, force)
+    require_at_home(plan.artifact.path.name, plan.foreign, force)
     require_space(plan.target.parent, plan.artifact.metadata.content.bytes)
     if not context.json:
         print("\n".join(_plan_lines(site, plan)))
@@ -201,9 +212,10 @@ def _not_done(context: Context, name: str, plan: Plan | None, *, dry_run: bool) 
     return context.finish(name, {"plan": _plan_data(plan), "done": False}, lambda: print(words))
 
 
-def _done(context: Context, name: str, plan: Plan | None, done: Restored) -> ExitCode:
+def _done(context: Context, name: str, plan: Plan | None, done: Restored, finished: str = "") -> ExitCode:
     staged = done.staged
     data = {
+        "finished": finished,
         "plan": _plan_data(plan),
         "done": True,
         "decode_seconds": None if staged is None else round(staged.decode_seconds, 3),

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,12 +18,17 @@ _QUICK = 30.0
 _REQUEST = 5.0
 _STILL_RUNNING = 3.0
 _SAID_MOST = 300
+_READ_MOST = 1 << 20
 
 
 class BackendError(PortfolioOpsError):
     """The backend could not be stopped or started, or is not well."""
 
     code = "BACKEND"
+
+
+class UnfinishedError(BackendError):
+    """A program did not end in time. What it began may go on."""
 
 
 def is_known(backend: Backend) -> bool:
@@ -62,6 +68,13 @@ def start(backend: Backend) -> None:
         BackendError: It failed, or took longer than its patience.
     """
     _must(backend.start, backend.patience, "the backend could not be started")
+
+
+def wait_until_stopped(backend: Backend) -> None:
+    """After a stop that did not end in time: wait once more as long, until it does not run."""
+    deadline = time.monotonic() + backend.patience.total_seconds()
+    while is_running(backend) and time.monotonic() < deadline:
+        time.sleep(_POLL)
 
 
 def wait_until_well(backend: Backend, progress: Callable[[str], None]) -> None:
@@ -104,23 +117,27 @@ def _must(argv: tuple[str, ...], patience: timedelta, what: str) -> None:
 
 
 def _call(argv: tuple[str, ...], seconds: float) -> "subprocess.CompletedProcess[str]":
-    """Run one of its programs as root, in a session of its own: a Ctrl-C is ours to handle, not theirs."""
+    """Run one of its programs as root, in a session of its own: a Ctrl-C is ours to handle, not theirs.
+
+    What it says goes to files: a daemon that it leaves behind may keep a pipe open for ever.
+    """
     try:
-        with as_root():
-            return subprocess.run(  # noqa: S603  (an argument list from the configuration, which is root's)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, as_root():
+            done = subprocess.run(  # noqa: S603  (an argument list from the configuration, which is root's)
                 argv,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
+                stdout=out,
+                stderr=err,
                 timeout=seconds,
                 check=False,
                 start_new_session=True,
                 cwd="/",
                 env={**os.environ, "LC_ALL": "C"},
             )
+            texts = [os.pread(file.fileno(), _READ_MOST, 0).decode(errors="replace") for file in (out, err)]
+            return subprocess.CompletedProcess(argv, done.returncode, *texts)
     except subprocess.TimeoutExpired as error:
-        raise BackendError(
+        raise UnfinishedError(
             f"`{' '.join(argv)}` did not end within {int(seconds)} s", suggestion="give it longer: [backend] patience"
         ) from error
     except OSError as error:

@@ -15,12 +15,12 @@ from portfolio_ops.errors import NotFoundError, NotPermittedError
 
 
 def owner_of(database: Path, root: Path) -> tuple[int, int]:
-    """The (uid, gid) that owns the site: the database's, or the root's where there is no database yet.
+    """The (uid, gid) that owns the site: the database's; where there is none yet, that of its folder, or of the root.
 
     Raises:
-        NotFoundError: Neither exists.
+        NotFoundError: None of them exists.
     """
-    for path in (database, root):
+    for path in (database, database.parent, root):
         try:
             status = path.stat()
         except FileNotFoundError:

@@ -3,14 +3,16 @@
 1. *Settle*: what the live database's WAL or hot journal still holds is brought into the main file, by SQLite itself, as
    its only user. From then on that one file is all of it.
 2. *Hold*: an exclusive lock on the bytes that SQLite locks (<https://www.sqlite.org/fileformat2.html>, "The lock-byte
-   page"; pager.c: PENDING, RESERVED, SHARED). Nobody can even begin to read. It is an open file description lock
-   (fcntl(2), F_OFD_SETLK): closing another descriptor of the file does not drop it.
-3. *Keep* the file by a second name, remove what is left of the side files (a stray WAL would be replayed into the new
-   file and undo the restore), and rename(2) the new file over it: one step for the filesystem.
+   page"; pager.c: PENDING, RESERVED, SHARED), of both files. Nobody can even begin to read. They are open file
+   description locks (fcntl(2), F_OFD_SETLK): closing another descriptor of the file does not drop them.
+3. *Keep* the live file by a second name, remove what is left of the side files (a stray WAL would be replayed into the
+   new file and undo the restore), and rename(2) the new file over it: one step for the filesystem.
 4. *Look again*, still holding: a process that opened the old file in between would go on writing to a file that has no
-   name any more. If there is one, everything is put back before it is let go.
+   name any more, and its WAL would go to the new one. It cannot have begun; it is given time to give up. If it does
+   not, everything is put back before anything is let go.
 
-A database that is too damaged for SQLite to settle is kept with its side files, as they are.
+The way back, after a restore that failed, is the same exchange. A database that is too damaged for SQLite to settle is
+kept with its side files, as they are.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,14 +28,17 @@ import apsw
 
 from portfolio_ops.errors import BusyError
 from portfolio_ops.host.files import fsync_directory, open_regular
-from portfolio_ops.host.holders import holders, identity_of
-from portfolio_ops.sqlite.connection import SIDES, explained
+from portfolio_ops.host.holders import Holder, holders, identity_of
+from portfolio_ops.sqlite.connection import SIDES, explained, is_bare
 
 _BUSY_MILLISECONDS = 2000
 _LOCK_BYTES = (0x40000000, 512)
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2), 64 bit: type, whence, start, length, pid
 _DAMAGED = (apsw.CorruptError, apsw.NotADBError, apsw.IOError)
 _NEVER_COPIED = ("security.", "trusted.")
+_STRAY = ".stray"
+_LETS_GO_WITHIN = 15.0  # longer than the busy timeouts that are common
+_POLL = 0.1
 
 
 def side(database: Path, ending: str) -> Path:
@@ -50,6 +56,8 @@ def settle(database: Path) -> bool:
         BusyError: It has another user.
         PortfolioOpsError: The disk is full, or it may not be written.
     """
+    if is_bare(database):
+        return False
     connection = None
     try:
         connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READWRITE)
@@ -75,53 +83,70 @@ def settle(database: Path) -> bool:
             connection.close()
 
 
-def exchange(database: Path, incoming: Path, former: Path | None) -> None:
+def exchange(database: Path, incoming: Path, kept: Path) -> None:
     """Put `incoming` in the place of `database`, with the side files that it has.
 
     Args:
         database: The live name, no symlink. Its user was stopped. It may be missing.
         incoming: A database in a folder of the same filesystem; its name goes.
-        former: A new folder in which the live files are kept; None if they may go.
+        kept: A new folder, in which the live files are kept.
 
     Raises:
-        BusyError: The live database has a user; nothing was changed.
+        BusyError: One of the two has a user; nothing was changed.
         OSError: The disk fails. Which of the two is in place, its inode tells.
     """
-    if former is not None:
-        former.mkdir(mode=0o700)
+    kept.mkdir(mode=0o700)
     if not database.exists():
         # A WAL without its database is of no use, and would be replayed into the new one.
         for ending in SIDES:
             with contextlib.suppress(FileNotFoundError):
-                side(database, ending).replace(side((former or incoming.parent) / database.name, f"{ending}.stray"))
+                side(database, ending).replace(side(kept / database.name, f"{ending}{_STRAY}"))
+        fsync_directory(kept)
         _move(incoming, database)
         return
     settled = settle(database)
-    with _held_still(database) as old:
+    with _held_still(database) as old, _held_still(incoming) as new:
         if settled and _length(side(database, "-wal")):
             raise _in_use(database)
-        if former is not None:
-            _keep(database, former / database.name, sides=not settled)
+        _keep(database, kept / database.name, sides=not settled)
         for ending in SIDES:
             side(database, ending).unlink(missing_ok=True)
         fsync_directory(database.parent)
         _move(incoming, database)
-        if former is not None and (found := holders([old])):
-            _move(database, incoming)
-            _move(former / database.name, database)
+        if found := _who_stays(old):
+            _move_back(database, incoming, kept)
+            others = _who_stays(new)
             raise BusyError(
-                f"{database} was opened by {found[0]} just as it was exchanged",
+                f"{database} was opened by {found[0]} just as it was exchanged"
+                + (f", and {others[0]} has the other one open: end it before it writes" if others else ""),
                 suggestion="something starts the backend again (a restart policy?): let [backend] stop that too",
             )
 
 
-def put_sides_back(database: Path, former: Path) -> None:
-    """After a death between keeping and exchanging: give the side files their names again."""
+def _who_stays(file: tuple[int, int]) -> list[Holder]:
+    """Who has a file open for longer than who finds it locked has patience."""
+    deadline = time.monotonic() + _LETS_GO_WITHIN
+    while (found := holders([file])) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+    return found
+
+
+def put_sides_back(database: Path, kept: Path) -> None:
+    """After a death or a failure between keeping and exchanging: give the side files their names again.
+
+    Where one stands already, the site has used the database since, and it is the site's.
+    """
     for ending in SIDES:
-        kept = side(former / database.name, ending)
-        if kept.exists() and not side(database, ending).exists():
-            os.link(kept, side(database, ending))
+        for name in (side(kept / database.name, ending), side(kept / database.name, f"{ending}{_STRAY}")):
+            if name.exists() and not side(database, ending).exists():
+                os.link(name, side(database, ending))
     fsync_directory(database.parent)
+
+
+def out_of_place(database: Path, kept: Path) -> list[Path]:
+    """What was kept, and is not the live database or a side file of it by another name."""
+    live = {identity_of(side(database, ending)) for ending in ("", *SIDES)}
+    return [path for path in sorted(kept.glob("*")) if identity_of(path) not in live]
 
 
 def finish_move(incoming: Path, database: Path) -> None:
@@ -134,7 +159,7 @@ def finish_move(incoming: Path, database: Path) -> None:
 
 
 def dress(file: Path, like: Path) -> list[str]:
-    """Give a file the group, mode and extended attributes of another (the owner is who we are).
+    """Give a file the group, mode and extended attributes of another, and no others (the owner is who we are).
 
     Returns:
         The attributes that could not be given: those of security modules, which the kernel gives by its own rules.
@@ -143,6 +168,10 @@ def dress(file: Path, like: Path) -> list[str]:
     if file.stat().st_gid != status.st_gid:
         os.chown(file, -1, status.st_gid)
     file.chmod(status.st_mode & 0o7777)
+    for name in set(os.listxattr(file)) - set(os.listxattr(like)):
+        # What a folder's default ACL gave it.
+        with contextlib.suppress(OSError):
+            os.removexattr(file, name)
     for name in os.listxattr(like):
         try:
             os.setxattr(file, name, os.getxattr(like, name))
@@ -166,6 +195,15 @@ def _keep(database: Path, name: Path, *, sides: bool) -> None:
 def _move(incoming: Path, database: Path) -> None:
     incoming.replace(database)
     finish_move(incoming, database)
+
+
+def _move_back(database: Path, incoming: Path, kept: Path) -> None:
+    """The live name is never without a database: the new one gets its second name first."""
+    os.link(database, incoming)
+    for ending in SIDES:
+        with contextlib.suppress(FileNotFoundError):
+            side(database, ending).replace(side(incoming, ending))
+    _move(kept / database.name, database)
 
 
 @contextlib.contextmanager

@@ -24,18 +24,18 @@ def former_of(database: Path) -> Path:
     return folder_of(database) / "former"
 
 
+def discarded_of(database: Path) -> Path:
+    """The folder that keeps a restored database while the former one is put back."""
+    return folder_of(database) / "discarded"
+
+
 def has_come(database: Path, inode: int | None) -> bool:
     """Whether the staged file of this inode has the live name by now.
 
-    The device is not asked for: after a power cut it may have another number. Within the one filesystem the inode is
-    enough, and while the staged file still lies in its folder it has not come.
+    The device is not asked for: after a power cut it may have another number. Both files are of one filesystem.
     """
-    return inode is not None and _inode(database) == inode != _inode(incoming_of(database))
-
-
-def _inode(path: Path) -> int | None:
-    identity = identity_of(path)
-    return None if identity is None else identity[1]
+    identity = identity_of(database)
+    return inode is not None and identity is not None and identity[1] == inode
 
 
 def require_nothing_left(database: Path) -> None:

@@ -20,6 +20,7 @@ from portfolio_ops import config
 from portfolio_ops.cli.main import run
 from portfolio_ops.config import Site
 from portfolio_ops.errors import RefusedError
+from portfolio_ops.host.backend import BackendError
 from portfolio_ops.jobs import restore
 from portfolio_ops.jobs.daily import backup_daily
 from portfolio_ops.store import catalogue
@@ -27,6 +28,7 @@ from tests.integration.bomb import in_child
 
 _CHANGING = (
     "jobs/restore.py",
+    "jobs/exchange.py",
     "restore/swap.py",
     "restore/record.py",
     "restore/stage.py",
@@ -42,19 +44,25 @@ def _restore(site: Site) -> None:
         restore.restore_in_place(site, artifact, log, force="")
 
 
-def _with_backend(site: Site, folder: Path, start: str = "touch") -> Site:
+def _with_backend(site: Site, folder: Path, start: list[str] | None = None) -> Site:
     """A backend that is a file: it runs while the file is there."""
     flag = folder / "runs"
     flag.touch()
-    words = {"stop": ["rm", "-f", str(flag)], "start": [start, str(flag)], "status": ["test", "-e", str(flag)]}
+    words = {
+        "stop": ["rm", "-f", str(flag)],
+        "start": start or ["touch", str(flag)],
+        "status": ["test", "-e", str(flag)],
+    }
     lines = [f"{verb} = {json.dumps(argv)}" for verb, argv in words.items()]
     site.file.write_text("\n".join([f'[site]\nroot = "{site.root}"', "[backend]", *lines, ""]))
     return config.load(site.file)
 
 
-def _live_state(site: Site, template: Path, *, damaged: bool) -> None:
+def _live_state(site: Site, template: Path, *, damaged: bool, but: Path | None = None) -> None:
     """The live database as a crashed site leaves it: the newest commits are in the WAL only."""
     for path in site.database.parent.iterdir():
+        if path == but:
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -82,15 +90,9 @@ def _what_is_live(site: Site) -> str:
     return {(50, 50): "new", (41, 9999): "old"}[rows]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("damaged", "first"), [(False, 1), (False, 2), (True, 3)])
-def test_killed_at_every_event_one_of_both_is_whole(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, damaged: bool, first: int
-) -> None:
-    monkeypatch.setattr("portfolio_ops.host.backend._STILL_RUNNING", 0.0)
-    backup_daily(site, wait=timedelta())
-    template = tmp_path / "template"
-    template.mkdir()
+def _make_template(site: Site, folder: Path) -> None:
+    """What a site leaves that was killed with a WAL: ten comments fewer than in the backup, and one more at last."""
+    folder.mkdir()
     writer = os.fork()
     if writer == 0:
         connection = sqlite3.connect(site.database)
@@ -98,30 +100,51 @@ def test_killed_at_every_event_one_of_both_is_whole(
         connection.execute("INSERT INTO comments(id, image, body) VALUES(9999, 1, 'the last commit')")
         connection.commit()
         for ending in ("", "-wal"):
-            shutil.copy(f"{site.database}{ending}", template)
+            shutil.copy(f"{site.database}{ending}", folder)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(writer, 0)
-    site = _with_backend(site, tmp_path)
-    before = "damaged" if damaged else "old"
-    fuse, events, seen = first - _STRIDE, 0, set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scenario", "first"), [("sound", 1), ("sound", 2), ("damaged", 3), ("sick", 1), ("sick", 4)])
+def test_killed_at_every_event_one_of_both_is_whole(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: str, first: int
+) -> None:
+    """`sick`: the backend does not start with the restored database, so that all is put back; killed then too."""
+    monkeypatch.setattr("portfolio_ops.host.backend._STILL_RUNNING", 0.0)
+    backup_daily(site, wait=timedelta())
+    template, former = tmp_path / "template", tmp_path / "former"
+    _make_template(site, template)
+    starts = f"test {site.database} -ef {former} && touch {tmp_path / 'runs'}"
+    site = _with_backend(site, tmp_path, ["sh", "-c", starts] if scenario == "sick" else None)
+    before = "damaged" if scenario == "damaged" else "old"
+    stride = 2 * _STRIDE if scenario == "sick" else _STRIDE
+    fuse, events, seen = first - stride, 0, set()
+
+    def work() -> None:
+        with contextlib.suppress(BackendError):
+            _restore(site)
+
     while not events:
-        fuse += _STRIDE
-        _live_state(site, template, damaged=damaged)
+        fuse += stride
+        _live_state(site, template, damaged=scenario == "damaged")
+        former.unlink(missing_ok=True)
+        os.link(site.database, former)
         (tmp_path / "runs").touch()
-        events = in_child(lambda: _restore(site), fuse, _CHANGING)
-        found = "new" if events else ""
+        events = in_child(work, fuse, _CHANGING)
+        found = "" if not events else before if scenario == "sick" else "new"
         if not events:
-            if site.database.with_name(f"{site.database.name}-wal").exists() or not damaged:
+            if site.database.with_name(f"{site.database.name}-wal").exists() or scenario != "damaged":
                 found = _what_is_live(site)
             with restore.alone(site, wait=timedelta()) as log:
                 words = restore.finish_interrupted(site, log)
             found = found or _what_is_live(site)
             if words:
                 assert ("restored database" in words) is (found == "new"), f"killed at event {fuse}"
-                seen.add(words.partition(": ")[2])
+                seen.add(words.partition(": ")[2].partition(";")[0])
         assert _what_is_live(site) == found, f"killed at event {fuse}"
         assert found in {before, "new"}
-        assert (tmp_path / "runs").exists(), f"killed at event {fuse}"
+        assert (tmp_path / "runs").exists() or (scenario, found) == ("sick", "new"), f"killed at event {fuse}"
         assert restore.interrupted(site) is None
         kept = [path for path in site.database.parent.iterdir() if path.is_dir()]
         assert all(".before-restore-" in path.name for path in kept), f"killed at event {fuse}"
@@ -131,6 +154,70 @@ def test_killed_at_every_event_one_of_both_is_whole(
             path.unlink()
     assert seen == {"the restored database is in place", "the former state is in place"}
     assert fuse > 150
+
+
+@pytest.mark.slow
+def test_killed_at_every_event_of_a_return_to_raw_files(site: Site, tmp_path: Path) -> None:
+    backup_daily(site, wait=timedelta())
+    site.database.write_bytes(b"damaged" * 1000)
+    side = site.database.with_name(f"{site.database.name}-wal")
+    side.write_bytes(b"what it had besides")
+    _restore(site)
+    raw = Path(restore.undoable(site).undo)
+    record = (site.state / "restore.json").read_bytes()
+    (tmp_path / "new").mkdir()
+    shutil.copy(site.database, tmp_path / "new")
+    fuse, events, seen = -2, 0, set()
+
+    def work() -> None:
+        with restore.alone(site, wait=timedelta()) as log:
+            restore.restore_raw(site, restore.undoable(site), log)
+
+    while not events:
+        fuse += _STRIDE
+        side.unlink(missing_ok=True)
+        _live_state(site, tmp_path / "new", damaged=False, but=raw)
+        (site.state / "restore.json").write_bytes(record)
+        for path in (site.backups / "event-triggered").glob("*"):  # each that there is makes events
+            path.unlink()
+        events = in_child(work, fuse, _CHANGING)
+        with restore.alone(site, wait=timedelta()) as log:
+            restore.finish_interrupted(site, log)
+        seen.add(site.database.read_bytes()[:7])
+        if site.database.read_bytes() == b"damaged" * 1000:
+            assert side.read_bytes() == b"what it had besides", f"killed at event {fuse}"
+        else:
+            assert site.database.read_bytes() == (tmp_path / "new" / site.database.name).read_bytes()
+            # Killed while SQLite had it open: it leaves an empty one.
+            assert not side.exists() or side.stat().st_size == 0, f"killed at event {fuse}"
+        assert (raw / site.database.name).read_bytes() == b"damaged" * 1000
+        assert restore.interrupted(site) is None
+    assert seen == {b"damaged", b"SQLite "}
+
+
+@pytest.mark.slow
+def test_a_wal_without_its_database_survives_a_death(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed anywhere, and taken back by the next command: what lay there lies there again, or is kept."""
+    monkeypatch.setattr("portfolio_ops.host.backend._STILL_RUNNING", 0.0)
+    backup_daily(site, wait=timedelta())
+    site = _with_backend(site, tmp_path)
+    side = site.database.with_name(f"{site.database.name}-wal")
+    fuse, events = -4, 0
+    while not events:
+        fuse += 2 * _STRIDE
+        for path in site.database.parent.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        side.write_bytes(b"precious")
+        (site.state / "restore.json").unlink(missing_ok=True)
+        events = in_child(lambda: _restore(site), fuse, _CHANGING)
+        with restore.alone(site, wait=timedelta()) as log:
+            restore.finish_interrupted(site, log)
+        kept = [side, *site.database.parent.glob("*.before-restore-*/*.stray")]
+        assert b"precious" in [path.read_bytes() for path in kept if path.exists()], f"killed at event {fuse}"
+        if site.database.exists():
+            assert not side.exists(), f"killed at event {fuse}"
 
 
 def _die_with_the_new_one_in_place(site: Site) -> None:
@@ -203,7 +290,7 @@ def test_the_command_line_says_what_it_finished(
     site = _with_backend(site, tmp_path)
     _lose_all_comments(site)
     _die_with_the_new_one_in_place(site)
-    site = _with_backend(site, tmp_path, start)
+    site = _with_backend(site, tmp_path, [start, str(tmp_path / "runs")])
     (tmp_path / "runs").unlink()
     assert run(["--config", str(site.file), "status"]) == 10
     assert "was interrupted" in capfd.readouterr().out
