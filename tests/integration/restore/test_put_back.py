@@ -158,6 +158,37 @@ def test_who_opens_the_file_just_before_the_exchange_finds_what_it_opened(
     assert live.rows() > 50
 
 
+def test_who_opens_the_new_file_before_it_stays_cannot_write(
+    live: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its WAL would have the live name, and be taken for that of the file which is put back."""
+    monkeypatch.setattr(swap, "_LETS_GO_WITHIN", 0.3)
+    live.control("stop")
+    incoming = live.data / "incoming/portfolio.sqlite"
+    incoming.parent.mkdir()
+    make_database(incoming, images=3)
+    move = swap._move
+    code = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], timeout=0.2, isolation_level=None)\n"
+        "connection.execute('INSERT INTO comments(image, body) VALUES(1, ?)', ('early',))\n"
+    )
+    early: list[subprocess.CompletedProcess[str]] = []
+
+    def moving(source: Path, target: Path) -> None:
+        move(source, target)
+        if not early:
+            command = [sys.executable, "-c", code, str(live.site.database)]
+            early.append(subprocess.run(command, capture_output=True, text=True, check=False))
+
+    monkeypatch.setattr(swap, "_move", moving)
+    with opened(live.site.database), pytest.raises(BusyError, match="was opened by"):
+        swap.exchange(live.site.database, incoming, tmp_path / "kept")
+    assert "database is locked" in early[0].stderr
+    assert restored_rows(live.site.database) == 0
+    assert restored_rows(incoming) == 3
+
+
 def test_the_live_name_is_never_without_a_database(
     live: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
