@@ -197,6 +197,12 @@ def _url(value: Any) -> str:
     return value
 
 
+def _address(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s@,]+(@[^\s@,]+)?", value):
+        raise ValueError('must be one mail address, for example "owner@example.org"')
+    return value
+
+
 def _secret_url(value: Any) -> str:
     if isinstance(value, str) and _CREDENTIAL.fullmatch(value):
         return value
@@ -234,7 +240,7 @@ _SCHEMA: dict[str, dict[str, tuple[Callable[[Any], Any], Any]]] = {
     },
     "alert": {
         "webhook": (_secret_url, ""),
-        "mail": (_text, ""),
+        "mail": (_address, ""),
         "command": (_argv, ()),
         "ping": (_secret_url, ""),
     },

@@ -43,17 +43,20 @@ def command(context: Context, unit: str, *, event: str | None) -> ExitCode:
             exit_status=status,
             invocation=os.environ.get("MONITOR_INVOCATION_ID", ""),
         )
-    state = os.environ.get("STATE_DIRECTORY")
-    unreached = tell(_alert_of(site), Path(state) if state else None, event, unit, said)
+    alert, state = _alert_of(site), os.environ.get("STATE_DIRECTORY")
+    unreached = tell(alert, Path(state) if state else None, event, unit, said) if alert is not None else []
     for why in unreached:
         log.event(messages.RECEIVER_UNREACHED, f"Nobody could be told by {why}", unit=unit)
     code = ExitCode.REMOTE_UNREACHABLE if unreached else ExitCode.OK
     return context.finish("alert", {"unit": unit, "event": event, "unreached": unreached}, lambda: None, code)
 
 
-def _alert_of(site: str) -> Alert:
-    """Who wants to know. A fault in the site's file must not keep the journal from hearing of a failure."""
+def _alert_of(site: str) -> Alert | None:
+    """Who wants to know; None where the site's file does not tell, and then nothing must be remembered as told.
+
+    A fault in that file must not keep the journal from hearing of a failure.
+    """
     try:
         return config.load(config.find(None, site)).alert
     except PortfolioOpsError:
-        return Alert("", "", (), "")
+        return None

@@ -3,6 +3,8 @@
 import contextlib
 import fcntl
 import os
+import re
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -14,11 +16,12 @@ from portfolio_ops.errors import NotFoundError, PortfolioOpsError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.logs import writers
-from portfolio_ops.sqlite.connection import reading
+from portfolio_ops.sqlite.connection import SIDES, reading
 
 _FSTAB, _MOUNTS = Path("/etc/fstab"), Path("/proc/self/mounts")
+_WORD, _ESCAPED = re.compile(rb"[^ \t]+"), re.compile(rb"\\([0-3][0-7]{2})")
 _OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IXOTH
-_WAL_VERSION = 2  # bytes 18 and 19 of the database header (fileformat2.html, section 1.3.3)
+_WAL_VERSION = b"\2"  # byte 19 of the database header (fileformat2.html, section 1.3.3)
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 _COLLAPSING = {"ext4", "xfs"}
 
@@ -39,15 +42,28 @@ def look(site: Site) -> Iterator[Finding]:
 def _mounted(root: Path) -> Finding:
     """A volume that fstab names and that is not mounted leaves a bare folder, which looks like a site without data."""
     try:
-        fields = [line.split() for line in _FSTAB.read_text().splitlines() if line and not line.startswith("#")]
-        now = {line.split()[1] for line in _MOUNTS.read_text().splitlines()}
-    except (OSError, IndexError):
+        wanted, mounts = _table(_FSTAB), _table(_MOUNTS)
+    except OSError:
         return ok("mount", "there is no fstab to compare with")
-    wanted = [Path(words[1]) for words in fields if len(words) > 1 and words[1].startswith("/")]
-    missing = [path for path in wanted if root.is_relative_to(path) and str(path) not in now and path != Path("/")]
-    if missing:
-        return fault("mount", f"{missing[0]} is in fstab and not mounted", f"mount {missing[0]}")
+    now, places = {words[1] for words in mounts}, (root, Path(os.path.realpath(root)))
+    for words in wanted:
+        path, by_hand = Path(words[1]), "noauto" in words[-1].split(",")
+        if by_hand or not any(place.is_relative_to(path) for place in places):
+            continue
+        if os.path.realpath(path) not in {*now, "/"}:
+            return fault("mount", f"{path} is in fstab and not mounted", _command("mount", path))
     return ok("mount", f"{root} is there")
+
+
+def _table(file: Path) -> list[list[str]]:
+    """The lines of a table of mounts: device, folder, type and options (fstab(5), proc_pid_mounts(5))."""
+    lines = [_WORD.findall(line)[:4] for line in file.read_bytes().split(b"\n")]
+    return [list(map(_unescaped, words)) for words in lines if len(words) > 2 and not words[0].startswith(b"#")]  # noqa: PLR2004  (the options may be missing)
+
+
+def _unescaped(word: bytes) -> str:
+    """A word of such a table, where a space is a backslash and 040."""
+    return os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), word))
 
 
 def _backups(site: Site) -> Finding:
@@ -55,9 +71,11 @@ def _backups(site: Site) -> Finding:
     if not folder.is_dir():
         return advice("backups", f"{folder} does not exist yet", "the first backup makes it")
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-        return fault("backups", f"{folder} may not be written by uid {os.geteuid()}", f"chown {os.geteuid()} {folder}")
+        return fault(
+            "backups", f"{folder} may not be written by uid {os.geteuid()}", _command("chown", os.geteuid(), folder)
+        )
     if folder.stat().st_mode & _OTHERS:
-        return advice("backups", f"everybody on this host may look into {folder}", f"chmod o= {folder}")
+        return advice("backups", f"everybody on this host may look into {folder}", _command("chmod", "o=", folder))
     return ok("backups", f"{folder} is the owner's alone")
 
 
@@ -68,49 +86,93 @@ def _database(site: Site) -> Iterator[Finding]:
         return
     status = path.stat()
     if status.st_mode & stat.S_IWOTH:
-        yield fault("database", f"everybody on this host may write {path}", f"chmod o-w {path}")
-    yield from _side_files(path, status.st_uid)
+        yield fault("database", f"everybody on this host may write {path}", _command("chmod", "o-w", path))
+    foreign, touched = _foreign_sides(path, status.st_uid), touched_by_opening(path)
+    yield from foreign
+    yield from touched
+    if not foreign and not touched:
+        yield ok("side files", "none is foreign or stray")
+    if not touched:
+        yield _opened(path)
+
+
+def _opened(path: Path) -> Finding:
     try:
         with reading(path) as connection:
             mode = str(connection.pragma("journal_mode"))
     except PortfolioOpsError as error:
-        yield fault("database", error.message, error.suggestion)
-        return
+        return fault("database", error.message, error.suggestion)
     if mode == "wal":
-        yield ok("database", f"{path} opens, in WAL mode")
-    else:
-        yield advice(
-            "database",
-            f"its journal mode is {mode}: writers wait while a backup copies it, and no moment between backups is kept",
-            f"with the site stopped: sqlite3 {path} 'PRAGMA journal_mode=wal'",
-        )
+        return ok("database", f"{path} opens, in WAL mode")
+    return advice(
+        "database",
+        f"its journal mode is {mode}: writers wait while a backup copies it, and no moment between backups is kept",
+        f"with the site stopped: {_command('sqlite3', path, 'PRAGMA journal_mode=wal')}",
+    )
 
 
-def _side_files(path: Path, owner: int) -> Iterator[Finding]:
+def _foreign_sides(path: Path, owner: int) -> list[Finding]:
     foreign = []
-    for ending in ("-wal", "-shm", "-journal"):
+    for ending in SIDES:
         side = path.with_name(f"{path.name}{ending}")
         with contextlib.suppress(FileNotFoundError):
             if side.stat().st_uid != owner:
                 foreign.append(side)
-    if foreign:
-        yield fault(
+    if not foreign:
+        return []
+    return [
+        fault(
             "side files",
             f"{foreign[0].name} is not of uid {owner}, as the database is: the site may fail to write",
-            f"stop the site, then: chown {owner} {' '.join(map(str, foreign))}",
+            f"stop the site, then: {_command('chown', owner, *foreign)}",
         )
-        return
-    wal = path.with_name(f"{path.name}-wal")
-    with path.open("rb") as file:
-        version = file.read(20)[18:20]
-    if wal.exists() and wal.stat().st_size and version and version[0] != _WAL_VERSION:
-        yield fault(
-            "side files",
-            f"{wal.name} lies beside a database that has no WAL: it is a stray, and would be replayed into it",
-            f"stop the site and move it away: mv {wal} {wal}.stray",
-        )
-    else:
-        yield ok("side files", "none is foreign or stray")
+    ]
+
+
+def touched_by_opening(path: Path) -> list[Finding]:
+    """Side files for which SQLite would change the database, or them, as soon as anybody opens it to read.
+
+    Args:
+        path: Of the database; no link.
+    """
+    wal, shm, journal = (path.with_name(f"{path.name}{ending}") for ending in SIDES)
+    if _head(wal, 1) and _head(path, 20)[19:] != _WAL_VERSION:
+        away = " && ".join(_command("mv", side, f"{side}.stray") for side in (wal, shm) if side.exists())
+        return [
+            fault(
+                "side files",
+                f"{wal.name} lies beside a database that has no WAL: it is a stray, and whoever opens the database "
+                "replays it into that, or deletes it",
+                f"stop the site and move it away: {away}",
+            )
+        ]
+    # Once it has ended, a transaction leaves no journal, an empty one, or one whose head is zeros.
+    if _head(journal, 1).strip(b"\0"):
+        return [
+            advice(
+                "side files",
+                f"{journal.name} holds a transaction that runs, or was interrupted: the database was not opened, since "
+                "that may roll it back",
+                "look again; if it stays and no program has the database open, the site's next start rolls it back",
+            )
+        ]
+    return []
+
+
+def _command(*words: object) -> str:
+    """A command as a person pastes it."""
+    return shlex.join(map(str, words))
+
+
+def _head(file: Path, count: int) -> bytes:
+    """The first bytes of a regular file; none where it cannot be read."""
+    if not file.is_file():
+        return b""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(count)
+    except OSError:
+        return b""
 
 
 def _log(log: Path) -> Finding:
@@ -145,12 +207,11 @@ def _abilities(site: Site) -> Finding:
 
 
 def _filesystem(path: Path) -> str:
-    """The type of the mount that holds a path (proc_pid_mountinfo(5))."""
-    best, kind = "", "unknown"
-    with contextlib.suppress(OSError, IndexError):
-        for line in _MOUNTS.read_text().splitlines():
-            words = line.split()
-            if path.is_relative_to(words[1]) and len(words[1]) >= len(best):
+    """The type of the mount that holds a path."""
+    best, kind, place = "", "unknown", Path(os.path.realpath(path))
+    with contextlib.suppress(OSError):
+        for words in _table(_MOUNTS):
+            if place.is_relative_to(words[1]) and len(words[1]) >= len(best):
                 best, kind = words[1], words[2]
     return kind
 
@@ -160,8 +221,8 @@ def _can_share_blocks(site: Site) -> bool:
         return False
     try:
         with (
-            tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=site.state) as one,
-            tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=site.state) as two,
+            tempfile.TemporaryFile(prefix=TEMPORARY_PREFIX, dir=site.state) as one,
+            tempfile.TemporaryFile(prefix=TEMPORARY_PREFIX, dir=site.state) as two,
         ):
             one.write(bytes(4096))
             one.flush()

@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 
 from portfolio_ops.config import Site
-from portfolio_ops.doctor.finding import Finding, advice, ok
+from portfolio_ops.doctor.finding import Finding, advice, fault, ok
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.restore.plan import who_holds
 
@@ -26,7 +26,7 @@ _BACKPORTS = {(3, 44): 6, (3, 50): 7}
 
 def look(site: Site) -> Iterator[Finding]:
     """Ours, and those of the programs that run now."""
-    yield ok("SQLite", f"ours is {apsw.sqlite_lib_version()}")
+    yield _ours()
     for holder in who_holds(Path(site.database).resolve()):
         version = version_in(holder.pid)
         if version is None:
@@ -40,6 +40,17 @@ def look(site: Site) -> Iterator[Finding]:
             )
         else:
             yield ok("SQLite", f"{holder} runs SQLite {'.'.join(map(str, version))}")
+
+
+def _ours() -> Finding:
+    text = apsw.sqlite_lib_version()
+    if not is_affected(tuple(map(int, text.split(".")))):
+        return ok("SQLite", f"ours is {text}")
+    return fault(
+        "SQLite",
+        f"ours is {text}: it can corrupt the database when a checkpoint races a commit",
+        "install the apsw that this tool asks for, which brings its own SQLite; deploy again",
+    )
 
 
 def is_affected(version: tuple[int, ...]) -> bool:

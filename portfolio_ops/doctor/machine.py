@@ -161,9 +161,10 @@ def _sandbox(site: Site) -> Iterator[Finding]:
     if os.getuid() != 0:
         yield advice("sandbox", "the units' sandbox was not tried", "run this as root")
         return
-    with as_root():
-        done = subprocess.run(["systemctl", "start", unit], capture_output=True, timeout=_SECONDS, check=False)  # noqa: S603, S607
-    if done.returncode:
+    try:
+        with as_root():
+            subprocess.run(["systemctl", "start", unit], capture_output=True, timeout=_SECONDS, check=True)  # noqa: S603, S607
+    except subprocess.SubprocessError:
         said = status_text(unit) or "it did not start"
         yield fault("sandbox", f"in the units' sandbox: {said}", f"journalctl -xeu {unit}; deploy again")
     else:
@@ -171,7 +172,7 @@ def _sandbox(site: Site) -> Iterator[Finding]:
 
 
 def _said(argv: list[str]) -> str | None:
-    """What a program says in one call; None where it is not there or fails."""
+    """What a program says in one call, however it ends; None where it is not there or does not end."""
     try:
         with as_root():
             done = subprocess.run(  # noqa: S603  (argument lists of our own)

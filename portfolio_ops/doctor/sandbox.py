@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from portfolio_ops.config import Site
+from portfolio_ops.doctor.data import touched_by_opening
 from portfolio_ops.doctor.finding import Finding, fault, ok
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.files import TEMPORARY_PREFIX
@@ -18,13 +19,19 @@ def look(site: Site) -> Iterator[Finding]:
     """Write where jobs write, and read what they read."""
     for folder in (site.backups, *dict.fromkeys(log.parent for log in site.logs if log.parent.is_dir())):
         yield _writable(folder)
+    touched = touched_by_opening(Path(os.path.realpath(site.database)))
+    yield from touched
+    if not touched:
+        yield _readable(site)
+
+
+def _readable(site: Site) -> Finding:
     try:
         with reading(site.database):
             pass
     except PortfolioOpsError as error:
-        yield fault("sandbox", error.message, error.suggestion)
-    else:
-        yield ok("sandbox", f"{site.database} can be read")
+        return fault("sandbox", error.message, error.suggestion)
+    return ok("sandbox", f"{site.database} can be read")
 
 
 def _writable(folder: Path) -> Finding:

@@ -11,8 +11,9 @@ import smtplib
 import socket
 import subprocess
 import time
+import urllib.parse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
@@ -22,12 +23,14 @@ from portfolio_ops.config import Alert
 from portfolio_ops.errors import ConfigurationError
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import write_atomically
-from portfolio_ops.host.http import HttpError, post
+from portfolio_ops.host.http import HttpError, is_url, post, within
 from portfolio_ops.host.journal import Log, one_line
 
 FAILED, RECOVERED, STARTED, SUCCEEDED = "failed", "recovered", "started", "succeeded"
 
 _REMIND_AFTER = timedelta(hours=24)
+# If nobody answers, mail takes 70 s (by sendmail, then by the server), each other receiver 40 s: all four fit into the
+# TimeoutStartSec= of the units, so that none is cut off.
 _PAUSES = (0.0, 2.0, 8.0)
 _SECONDS = 10.0
 _CREDENTIAL = "credential:"
@@ -41,7 +44,7 @@ class Word:
 
     Attributes:
         event: `failed`, `recovered`, `started` or `succeeded`.
-        since: When it failed first; empty unless it is `recovered` or has been told before.
+        since: When it failed first; empty for a first failure.
     """
 
     event: str
@@ -81,11 +84,26 @@ class Word:
         }
 
 
+@dataclass(frozen=True)
+class _Memory:
+    """What is remembered of a unit that has failed.
+
+    Attributes:
+        since: When it failed first.
+        told: When somebody was told of it last; None if nobody could be.
+        well: Whether it is well again, and nobody could be told of that.
+    """
+
+    since: str
+    told: datetime | None
+    well: bool
+
+
 def tell(alert: Alert, state: Path | None, event: str, unit: str, message: str) -> list[str]:
     """Tell everybody who wants to know.
 
-    A failure is told once, and again a day later if it lasts; a recovery once, if a failure was told. The ping hears of
-    every run, since it judges by itself what is late.
+    A failure is told once, and again a day later if it lasts; a recovery once. What reached nobody is told with the
+    next run. The ping hears of every run, since it judges by itself what is late.
 
     Args:
         alert: Who wants to know.
@@ -95,20 +113,46 @@ def tell(alert: Alert, state: Path | None, event: str, unit: str, message: str) 
     Returns:
         The receivers that could not be reached, each with the reason.
     """
-    since, told = _remembered(state, unit)
+    memory, word = _remembered(state, unit), Word(event, unit, message, "")
+    unreached = _each({"ping": lambda: _ping(alert, word)} if alert.ping else {})
+    if event == FAILED:
+        unreached += _tell_failure(alert, state, word, memory)
+    elif event == SUCCEEDED and memory is not None:
+        unreached += _tell_recovery(alert, state, replace(word, event=RECOVERED, since=memory.since), memory)
+    return unreached
+
+
+def _tell_failure(alert: Alert, state: Path | None, word: Word, memory: _Memory | None) -> list[str]:
     now = datetime.now(UTC)
-    unreached = _each({"ping": lambda: _ping(alert, Word(event, unit, message, ""))} if alert.ping else {})
-    if event == FAILED and (told is None or now - told >= _REMIND_AFTER):
-        unreached += _each(_receivers(alert, Word(FAILED, unit, message, since)))
-        _remember(state, unit, since or now.isoformat(timespec="seconds"), now)
-    elif event == SUCCEEDED and since:
-        word = Word(RECOVERED, unit, message, since)
-        unreached += _each(_receivers(alert, word))
-        _forget(state, unit)
+    if memory is None or memory.well:
+        memory = _Memory(now.isoformat(timespec="seconds"), None, well=False)
+    elif memory.told is not None and timedelta() <= now - memory.told < _REMIND_AFTER:
+        return []
+    else:
+        word = replace(word, since=memory.since)
+    unreached, anybody = _tell_receivers(alert, word)
+    _remember(state, word.unit, replace(memory, told=now) if anybody else memory)
+    return unreached
+
+
+def _tell_recovery(alert: Alert, state: Path | None, word: Word, memory: _Memory) -> list[str]:
+    unreached, anybody = _tell_receivers(alert, word)
+    if anybody:
+        _forget(state, word.unit)
+    else:
+        _remember(state, word.unit, replace(memory, well=True))
+    if not memory.well:
         Log(site=word.site, job=word.job).event(
-            messages.RECOVERED, f"{unit} is well again, after failures since {since}", unit=unit
+            messages.RECOVERED, f"{word.unit} is well again, after failures since {word.since}", unit=word.unit
         )
     return unreached
+
+
+def _tell_receivers(alert: Alert, word: Word) -> tuple[list[str], bool]:
+    """Tell the receivers; who was not reached, and whether anybody was, or nobody wants to be."""
+    ways = _receivers(alert, word)
+    unreached = _each(ways)
+    return unreached, not ways or len(unreached) < len(ways)
 
 
 def _receivers(alert: Alert, word: Word) -> dict[str, Callable[[], None]]:
@@ -131,8 +175,8 @@ def _each(ways: dict[str, Callable[[], None]]) -> list[str]:
             time.sleep(pause)
             try:
                 way()
-            except (OSError, HttpError, smtplib.SMTPException, subprocess.SubprocessError, ConfigurationError) as error:
-                why = str(error) or type(error).__name__
+            except Exception as error:  # noqa: BLE001  (whatever is wrong with one, the others are told)
+                why = _why(error)
             else:
                 why = ""
                 break
@@ -141,11 +185,22 @@ def _each(ways: dict[str, Callable[[], None]]) -> list[str]:
     return unreached
 
 
+def _why(error: Exception) -> str:
+    """Why somebody was not reached. Only texts that hold nothing of a secret: arguments of programs may be one too."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"it ended with {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return "timed out"
+    if isinstance(error, OSError | HttpError | smtplib.SMTPException | ConfigurationError):
+        return str(error) or type(error).__name__
+    return type(error).__name__
+
+
 def _ping(alert: Alert, word: Word) -> None:
     """Healthchecks' way: the URL itself for a success, /start and /fail behind it (<https://healthchecks.io/docs/>)."""
-    base = _revealed(alert.ping).replace("{job}", word.job).rstrip("/")
-    ending = {STARTED: "/start", FAILED: "/fail"}.get(word.event, "")
-    post(base + ending, word.message.encode(), "text/plain; charset=utf-8", _SECONDS)
+    url = urllib.parse.urlsplit(_revealed(alert.ping).replace("{job}", word.job))
+    path = url.path.rstrip("/") + {STARTED: "/start", FAILED: "/fail"}.get(word.event, "")
+    post(url._replace(path=path).geturl(), word.message.encode(), "text/plain; charset=utf-8", _SECONDS)
 
 
 def _post(url: str, body: bytes, content_type: str) -> None:
@@ -153,26 +208,40 @@ def _post(url: str, body: bytes, content_type: str) -> None:
 
 
 def _revealed(value: str) -> str:
-    """A value, or the secret that it names (systemd.exec(5), LoadCredential=).
+    """A URL, or the secret one that it names (systemd.exec(5), LoadCredential=).
 
     Raises:
-        ConfigurationError: There is no such credential.
+        ConfigurationError: There is no such credential, or it is no URL. The secret is not shown.
     """
-    if not value.startswith(_CREDENTIAL):
-        return value
-    name, folder = value.removeprefix(_CREDENTIAL), os.environ.get("CREDENTIALS_DIRECTORY")
+    who, url = "it", value
+    if value.startswith(_CREDENTIAL):
+        name = value.removeprefix(_CREDENTIAL)
+        who, url = f"the credential {name}", _secret(name)
+    if not is_url(url):
+        raise ConfigurationError([f"{who} is not a URL of http or https, and nothing besides"])
+    return url
+
+
+def _secret(name: str) -> str:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if folder is None:
         raise ConfigurationError([f"there are no credentials here, {name} is one"])
     try:
         return (Path(folder) / name).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigurationError([f"the credential {name} cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError:
+        raise ConfigurationError([f"the credential {name} is not text in UTF-8"]) from None
 
 
 def _mail(address: str, word: Word) -> None:
     """By the host's sendmail; where that needs rights that the sandbox does not give, by the host's mail server."""
     mail = EmailMessage()
-    mail["To"], mail["From"] = address, f"portfolio-ops@{socket.gethostname()}"
+    try:
+        mail["To"] = address
+    except ValueError:
+        raise ConfigurationError(["it is not an address"]) from None
+    mail["From"] = f"portfolio-ops@{socket.gethostname()}"
     mail["Subject"] = f"[{word.site}] {word.job} {word.event}"
     mail["Auto-Submitted"] = "auto-generated"
     facts = {key: value for key, value in word.document().items() if key not in {"text", "content"}}
@@ -180,8 +249,12 @@ def _mail(address: str, word: Word) -> None:
     try:
         _run((_SENDMAIL, "-i", "-t"), mail.as_bytes())
     except (OSError, subprocess.SubprocessError):
-        with smtplib.SMTP(*_MAIL_SERVER, timeout=_SECONDS) as server:
-            server.send_message(mail)
+        within(_SECONDS, lambda: _by_the_mail_server(mail))
+
+
+def _by_the_mail_server(mail: EmailMessage) -> None:
+    with smtplib.SMTP(*_MAIL_SERVER, timeout=_SECONDS) as server:
+        server.send_message(mail)
 
 
 def _run(argv: tuple[str, ...], text: bytes) -> None:
@@ -190,18 +263,26 @@ def _run(argv: tuple[str, ...], text: bytes) -> None:
     )
 
 
-def _remembered(state: Path | None, unit: str) -> tuple[str, datetime | None]:
-    """Since when it has failed, and when that was told last."""
+def _remembered(state: Path | None, unit: str) -> _Memory | None:
+    if state is None:
+        return None
     try:
-        document = json.loads(_path(state, unit).read_bytes()) if state is not None else {}
-        return str(document["since"]), datetime.fromisoformat(document["told"])
+        document = json.loads(_path(state, unit).read_bytes())
+        told = document["told"]
+        return _Memory(
+            str(document["since"]),
+            None if told is None else datetime.fromisoformat(told).astimezone(UTC),
+            well=bool(document.get("well")),
+        )
     except (OSError, ValueError, KeyError, TypeError):
-        return "", None
+        return None
 
 
-def _remember(state: Path | None, unit: str, since: str, told: datetime) -> None:
+def _remember(state: Path | None, unit: str, memory: _Memory) -> None:
     if state is not None:
-        write_atomically(_path(state, unit), json.dumps({"since": since, "told": told.isoformat()}).encode())
+        told = None if memory.told is None else memory.told.isoformat()
+        document = {"since": memory.since, "told": told, "well": memory.well}
+        write_atomically(_path(state, unit), json.dumps(document).encode())
 
 
 def _forget(state: Path | None, unit: str) -> None:

@@ -6,14 +6,17 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from portfolio_ops.config import Site
-from portfolio_ops.doctor import engines
+from portfolio_ops.doctor import data, engines, machine, sandbox
+from portfolio_ops.doctor.finding import Finding, Level
 from portfolio_ops.store.artifact import Kind
 from tests.integration.test_jobs import planted
 
@@ -47,14 +50,14 @@ def test_nothing_is_wrong_with_a_site_in_order(site: Site) -> None:
 
 def test_looking_changes_nothing(site: Site) -> None:
     backed_up(site)
-
-    def everything() -> dict[str, tuple[int, int]]:
-        paths = [path for path in site.root.rglob("*") if path.is_file()]
-        return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
-
-    before = everything()
+    before = everything(site)
     examined(site, 0)
-    assert everything() == before
+    assert everything(site) == before
+
+
+def everything(site: Site) -> dict[str, tuple[int, int]]:
+    paths = [path for path in site.root.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
 
 
 def foreign_shm(site: Site) -> None:
@@ -68,6 +71,32 @@ def stray_wal(site: Site) -> None:
     connection.execute("PRAGMA journal_mode=delete")
     connection.close()
     site.database.with_name("portfolio.sqlite-wal").write_bytes(b"x" * 100)
+
+
+def stray_wal_of_another(site: Site) -> None:
+    stray_wal(site)
+    os.chown(site.database.with_name("portfolio.sqlite-wal"), 4242, 4242)
+
+
+def wal_of_nothing(site: Site) -> None:
+    """The WAL may be all that is left, and SQLite deletes it once it opens an empty database."""
+    stray_wal(site)
+    site.database.write_bytes(b"")
+
+
+def hot_journal(site: Site) -> None:
+    """A transaction that a crash interrupted."""
+    script = """if True:
+        import os, sqlite3, sys
+        connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+        connection.execute("PRAGMA journal_mode=delete")
+        connection.execute("PRAGMA cache_size=1")
+        connection.execute("BEGIN")
+        connection.execute("UPDATE images SET body=zeroblob(900)")
+        os.kill(os.getpid(), 9)
+        """
+    subprocess.run([sys.executable, "-c", script, site.database], check=False)
+    assert site.database.with_name("portfolio.sqlite-journal").stat().st_size > 0
 
 
 def no_wal(site: Site) -> None:
@@ -102,6 +131,10 @@ FAULTS: dict[str, tuple[Callable[[Site], Any], str, int]] = {
     "all may write": (lambda site: site.database.chmod(0o666), "everybody on this host may write", 10),
     "foreign": (foreign_shm, "is not of uid", 10),
     "stray": (stray_wal, "it is a stray", 10),
+    "stray of another": (stray_wal_of_another, "it is a stray", 10),
+    "foreign stray": (stray_wal_of_another, "is not of uid", 10),
+    "wal of nothing": (wal_of_nothing, "it is a stray", 10),
+    "hot journal": (hot_journal, "that runs, or was interrupted", 0),
     "no wal": (no_wal, "its journal mode is delete", 0),
     "all may look": (lambda site: site.backups.chmod(0o755), "everybody on this host may look into", 0),
     "future": (from_the_future, "dated in the future", 10),
@@ -122,6 +155,144 @@ def test_what_is_planted_is_found(site: Site, name: str) -> None:
         return
     found = examined(site, code)
     assert words in "\n".join(each["text"] for each in found)
+    assert len({each["level"] for each in found if each["subject"] == "side files"}) <= 1
+
+
+@pytest.mark.parametrize("plant", [stray_wal, stray_wal_of_another, wal_of_nothing, hot_journal])
+@pytest.mark.parametrize("sandboxed", [False, True])
+def test_what_opening_would_change_is_left_alone(site: Site, plant: Callable[[Site], Any], sandboxed: bool) -> None:
+    backed_up(site)
+    plant(site)
+    before = everything(site)
+    if sandboxed:
+        found = [f"{each.subject}: {each.text}" for each in sandbox.look(site)]
+    else:
+        found = [f"{each['subject']}: {each['text']}" for each in examined(site, 0 if plant is hot_journal else 10)]
+    assert everything(site) == before
+    said = "\n".join(found)
+    assert "side files: portfolio.sqlite-" in said
+    assert "in WAL mode" not in said
+    assert "journal mode is" not in said
+    assert f"{site.database} can be read" not in said
+
+
+def test_a_journal_that_is_done_keeps_nothing_from_being_opened(site: Site) -> None:
+    backed_up(site)
+    no_wal(site)
+    journal = site.database.with_name("portfolio.sqlite-journal")
+    for content in (b"", bytes(512)):
+        journal.write_bytes(content)
+        found = {each["subject"]: each["text"] for each in examined(site, 0)}
+        assert "its journal mode is delete" in found["database"]
+        assert found["side files"] == "none is foreign or stray"
+
+
+@pytest.mark.parametrize("with_index", [False, True])
+def test_the_cure_of_a_stray_wal_takes_all_of_it_away(site: Site, with_index: bool) -> None:
+    stray_wal(site)
+    sides = [site.database.with_name(f"portfolio.sqlite{ending}") for ending in ("-wal", "-shm")]
+    if with_index:
+        sides[1].write_bytes(bytes(32768))
+    [cure] = [each.cure for each in data.look(site) if each.subject == "side files"]
+    subprocess.run(["sh", "-c", cure.removeprefix("stop the site and move it away: ")], check=True)
+    assert not any(side.exists() for side in sides)
+    assert Path(f"{sides[0]}.stray").read_bytes() == b"x" * 100
+    assert Path(f"{sides[1]}.stray").exists() is with_index
+
+
+def test_cures_can_be_pasted(site: Site) -> None:
+    home = site.root.with_name("a site; of 'mine'")
+    site.root.rename(home)
+    moved = replace(site, root=home, database=home / "data/portfolio.sqlite", backups=home / "backups", logs=())
+    moved.backups.mkdir(mode=0o755)
+    moved.database.chmod(0o646)
+    foreign_shm(moved)
+    for each in data.look(moved):
+        if each.cure.startswith(("chmod", "stop the site, then: ")):
+            subprocess.run(["sh", "-c", each.cure.removeprefix("stop the site, then: ")], check=True)
+    assert [each.subject for each in data.look(moved) if each.level is Level.FAULT] == []
+    assert moved.backups.stat().st_mode & 0o777 == 0o750
+
+
+class Tables:
+    """The tables of mounts of a host that there is not."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fstab, self.mounts = folder / "fstab", folder / "mounts"
+        monkeypatch.setattr(data, "_FSTAB", self.fstab)
+        monkeypatch.setattr(data, "_MOUNTS", self.mounts)
+        self.mounts.write_text("/dev/vda1 / ext4 rw 0 0\n")
+        self.fstab.write_text("")
+
+    def mounted(self, root: Path) -> Finding:
+        return data._mounted(root)
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
+    return Tables(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("written", "volume"),
+    [("/mnt/vol", "/mnt/vol"), ("/mnt/my\\040vol", "/mnt/my vol"), ("/mnt/vol/", "/mnt/vol"),
+     ("/mnt/a\\134040b", "/mnt/a\\040b"), ("/mnt/\\303\\251t\\351", os.fsdecode(b"/mnt/\xc3\xa9t\xe9")),
+     ("/mnt/\x0b\u0085\rx", "/mnt/\x0b\u0085\rx")],
+)  # fmt: skip
+def test_a_volume_that_is_not_mounted_is_named(tables: Tables, written: str, volume: str) -> None:
+    root = Path(volume) / "shop"
+    lines = ["# <what> <where>", "", "#UUID=0 /mnt ext4", "  #UUID=0 /mnt ext4", "UUID=0 / ext4"]
+    lines += [f"UUID=1\t{written}  ext4 defaults,nofail 0 2", "b none swap sw"]
+    tables.fstab.write_text("".join(f"{line}\n" for line in lines), newline="")
+    tables.mounts.write_text("overlay /etc/hosts overlay rw 0 0\n")
+    found = tables.mounted(root)
+    assert (found.level, found.text) == (Level.FAULT, f"{volume} is in fstab and not mounted")
+    tables.mounts.write_text(
+        f"/dev/vda1 / ext4 rw 0 0\n/dev/vdb {written.rstrip('/')} xfs rw,relatime 0 0\n", newline=""
+    )
+    assert tables.mounted(root).level is Level.OK
+    assert tables.mounted(Path("/srv/shop")).level is Level.OK
+    assert (data._filesystem(root), data._filesystem(Path("/srv/shop"))) == ("xfs", "ext4")
+
+
+def test_the_cure_mounts_a_volume_with_a_space(tables: Tables) -> None:
+    tables.fstab.write_text("UUID=1 /mnt/my\\040vol ext4\n")
+    assert tables.mounted(Path("/mnt/my vol/shop")).cure == "mount '/mnt/my vol'"
+
+
+def test_what_is_mounted_by_hand_only_is_no_fault(tables: Tables) -> None:
+    for options, level in (
+        ("noauto", Level.OK), ("rw,noauto,user", Level.OK), ("rw", Level.FAULT), ("x-noauto", Level.FAULT)
+    ):  # fmt: skip
+        tables.fstab.write_text(f"UUID=1 /mnt/vol ext4 {options} 0 0\n")
+        assert tables.mounted(Path("/mnt/vol/shop")).level is level, options
+
+
+def test_links_on_the_way_to_a_volume_are_followed(tables: Tables, tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    (volume / "shop").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(volume)
+    for name, written in (("link", "volume"), ("volume", "volume"), ("link", "link")):
+        root = tmp_path / name / "shop"
+        tables.fstab.write_text(f"UUID=1 {tmp_path / written} xfs\n")
+        tables.mounts.write_text("/dev/vda1 / ext4 rw 0 0\n")
+        assert tables.mounted(root).level is Level.FAULT
+        tables.mounts.write_text(f"/dev/vda1 / ext4 rw 0 0\n/dev/vdb {volume} xfs rw 0 0\n")
+        assert tables.mounted(root).level is Level.OK
+        assert data._filesystem(root) == "xfs"
+
+
+def test_a_sandbox_that_does_not_answer_is_a_fault(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemctl = tmp_path / "bin/systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text('#!/bin/sh\n[ "$1" = show ] && echo loaded || exec sleep 60\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{systemctl.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(machine, "_BOOTED", tmp_path)
+    monkeypatch.setattr(machine, "_SECONDS", 1)
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    [found] = machine._sandbox(site)
+    assert (found.level, found.subject) == (Level.FAULT, "sandbox")
 
 
 def test_a_writer_at_its_own_offset_is_named(site: Site) -> None:
@@ -140,6 +311,16 @@ def test_a_writer_at_its_own_offset_is_named(site: Site) -> None:
 )  # fmt: skip
 def test_which_versions_can_corrupt(version: tuple[int, int, int], affected: bool) -> None:
     assert engines.is_affected(version) is affected
+
+
+@pytest.mark.parametrize(
+    ("version", "level"), [("3.40.1", Level.FAULT), ("3.51.2", Level.FAULT), ("3.51.3", Level.OK), ("3.50.7", Level.OK)]
+)
+def test_our_own_sqlite_is_judged_too(site: Site, monkeypatch: pytest.MonkeyPatch, version: str, level: Level) -> None:
+    monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: version)
+    [found] = [each for each in engines.look(site) if each.text.startswith("ours is")]
+    assert (found.level, bool(found.cure)) == (level, level is Level.FAULT)
+    assert version in found.text
 
 
 def test_the_version_in_another_process_is_found(site: Site, elsewhere: Callable[..., Any]) -> None:
