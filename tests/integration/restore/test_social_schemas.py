@@ -142,14 +142,22 @@ while True:
 """
 
 
+def until_late(stage: Stage) -> None:
+    """The writer has got through."""
+    deadline = time.monotonic() + 20
+    while not query(stage.site.database, "SELECT 1 FROM comments WHERE body = 'late' LIMIT 1"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_what_the_site_writes_meanwhile_is_live_or_in_the_undo(stage: Stage) -> None:
     numbers = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 20000) SELECT x, 'text' FROM n"
     one_table(stage, "CREATE TABLE comments(id INTEGER PRIMARY KEY, body)", f"INSERT INTO comments {numbers}")
     command = [sys.executable, "-c", WRITER, str(stage.site.database)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-        time.sleep(0.3)
+        until_late(stage)
         undo = stage.asked("restore", "social", "--yes")["data"]["undo"]
-        time.sleep(0.3)
+        until_late(stage)
         writer.send_signal(signal.SIGKILL)
         assert writer.stdout is not None
         acknowledged = {int(line) for line in writer.stdout.read().splitlines() if line}
@@ -352,9 +360,13 @@ def test_a_dump_that_takes_long_can_be_interrupted(stage: Stage, tmp_path: Path,
     stage.call("backup", "daily")
     command: list[str | Path] = [TOOL, "--config", stage.file, "restore", "social", str(tmp_path / "long.sql"), "--yes"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        time.sleep(1.5)
+        deadline = time.monotonic() + 20
+        while not list(stage.site.state.glob(".portfolio-ops-*/tables.sqlite")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.3)
         process.send_signal(number)
-        assert process.wait(timeout=5) == 128 + number
+        assert process.wait(timeout=20) == 128 + number
     assert not list(stage.site.state.glob(".portfolio-ops-*"))
 
 
