@@ -154,13 +154,13 @@ def test_what_the_site_writes_meanwhile_is_live_or_in_the_undo(stage: Stage) -> 
     numbers = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 20000) SELECT x, 'text' FROM n"
     one_table(stage, "CREATE TABLE comments(id INTEGER PRIMARY KEY, body)", f"INSERT INTO comments {numbers}")
     command = [sys.executable, "-c", WRITER, str(stage.site.database)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+    told = stage.folder / "told"  # a pipe that nobody empties would stop it
+    with told.open("w") as file, subprocess.Popen(command, stdout=file) as writer:
         until_late(stage)
         undo = stage.asked("restore", "social", "--yes")["data"]["undo"]
         until_late(stage)
-        writer.send_signal(signal.SIGKILL)
-        assert writer.stdout is not None
-        acknowledged = {int(line) for line in writer.stdout.read().splitlines() if line}
+        writer.kill()
+    acknowledged = {int(line) for line in told.read_text().splitlines() if line}
     live = {row[0] for row in query(stage.site.database, "SELECT id FROM comments WHERE body = 'late'")}
     copy = stage.site.root / "copy.sqlite"
     stage.call("restore", "social", undo, "--into", str(copy))
