@@ -14,7 +14,9 @@ from portfolio_ops.errors import BusyError, PortfolioOpsError
 
 _COPY = struct.Struct("=IIIBBHII8s8s8s")  # version .. checksum, 48 bytes; it stands twice
 _CHECKPOINT = struct.Struct("=I")  # nBackfill, behind both copies
+_LENGTH = 2 * _COPY.size + _CHECKPOINT.size
 _VERSION = 3007000
+_LARGEST = 65536  # stands as 1, for it does not fit in 16 bits
 _PATIENCE = 5.0
 
 
@@ -27,16 +29,21 @@ class WalIndex:
         pages: Size of the database in pages after the last commit; 0 where the WAL has no commit.
         salts: Salt-1 and salt-2 of the WAL's present generation, as the eight bytes in its header.
         backfilled: Frames that are already in the main file (nBackfill).
+        page_size: In bytes; 0 where nothing was committed since the index was made.
     """
 
     frames: int
     pages: int
     salts: bytes
     backfilled: int
+    page_size: int
 
 
 def read_wal_index(descriptor: int) -> WalIndex:
     """Read the header, as a reader of SQLite's would: both copies must be equal.
+
+    A writer that begins the WAL anew writes the header first and nBackfill after it. So both are read twice, and of a
+    WAL that has no frame yet, none is backfilled.
 
     Args:
         descriptor: The open `-shm` file. It must not be closed before every connection of this process to the database
@@ -48,14 +55,15 @@ def read_wal_index(descriptor: int) -> WalIndex:
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
-        data = os.pread(descriptor, 2 * _COPY.size + _CHECKPOINT.size, 0)
-        if len(data) == 2 * _COPY.size + _CHECKPOINT.size and data[: _COPY.size] == data[_COPY.size : 2 * _COPY.size]:
-            version, _, _, initialised, _, _, frames, pages, _, salts, _ = _COPY.unpack_from(data)
+        data = os.pread(descriptor, _LENGTH, 0)
+        copies_agree = len(data) == _LENGTH and data[: _COPY.size] == data[_COPY.size : 2 * _COPY.size]
+        if copies_agree and data == os.pread(descriptor, _LENGTH, 0):
+            version, _, _, initialised, _, size, frames, pages, _, salts, _ = _COPY.unpack_from(data)
             if initialised:
                 if version != _VERSION:
                     raise PortfolioOpsError(f"the wal-index has version {version}, not {_VERSION} ({sys.byteorder})")
                 (backfilled,) = _CHECKPOINT.unpack_from(data, 2 * _COPY.size)
-                return WalIndex(frames, pages, salts, backfilled)
+                return WalIndex(frames, pages, salts, min(backfilled, frames), _LARGEST if size == 1 else size)
         if time.monotonic() > deadline:
             raise BusyError(
                 "the wal-index did not come to rest for 5 s",

@@ -1,0 +1,264 @@
+"""A hold on a live WAL, so that every frame of every generation can be read before it is overwritten.
+
+SQLite begins a WAL anew only when all of it is in the main file and no reader needs it
+(<https://www.sqlite.org/wal.html>, "Concurrency"; `walRestartLog` in wal.c). A reader is in one of two places:
+
+- The WAL is not all in the main file: the reader holds a *mark* (read lock 1 to 4). While it does, the WAL is not begun
+  anew, so every frame stays readable.
+- It is all in the main file: the reader holds lock 0. A writer may then begin the WAL anew, once: lock 0 forbids that
+  anything of the new generation reaches the main file, so that one cannot end.
+
+Therefore: keep a reader open always, begin the next before the last ends, and let a mark go in exchange for lock 0
+only when every frame of the generation is archived. Then nothing passes unseen, whatever other processes do, and
+nothing need be written into the site's database.
+
+The same marks make it safe to checkpoint beside a site whose SQLite is of 3.7.0 to 3.51.2. There, a checkpoint that
+read the index before another process began the WAL anew takes the new generation's frames for its own
+(<https://www.sqlite.org/wal.html#walresetbug>). Each checkpoint of ours runs under a mark of ours, under which no WAL
+is begun anew, or under lock 0, under which it does nothing.
+
+Traps: a process that pins a database may not open and close any other descriptor or connection of it, for closing one
+drops the locks of all (fcntl(2)); a snapshot is taken in another process. A checkpoint of kind RESTART or TRUNCATE by
+someone else holds the site's writers off while it waits for our mark, for as long as its own busy timeout. Sealed at
+rest, the pin holds lock 0, and there is nothing to wait for.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from time import perf_counter, sleep
+
+import apsw
+
+from portfolio_ops.errors import RefusedError
+from portfolio_ops.host.files import open_regular
+from portfolio_ops.sqlite.connection import writing
+from portfolio_ops.sqlite.lineage import TimelineEndedError, holds_all, require_continuation, require_same_file
+from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
+
+_ROUNDS = 3
+_CONNECTIONS = 3
+_PAUSE = 0.001
+_UNKNOWN = -1
+
+
+class Outcome(StrEnum):
+    """What became of a seal.
+
+    Attributes:
+        SEALED: All of the generation is archived and in the main file: the site's next write begins another.
+        PARTIAL: Another's reader or checkpoint was in the way. The generation goes on.
+        BUSY: The write lock was not got in time. The generation goes on.
+    """
+
+    SEALED = "sealed"
+    PARTIAL = "partial"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True)
+class Seal:
+    """A seal, or an attempt.
+
+    Attributes:
+        outcome: What became of it.
+        index: The WAL as it was last seen; where it is sealed, all of it is archived.
+        stall: Seconds for which the site's writers were held off.
+    """
+
+    outcome: Outcome
+    index: WalIndex
+    stall: float
+
+
+class Pin:
+    """A hold on a WAL. Made by `pinned`.
+
+    Attributes:
+        page_size: The database's, in bytes.
+        wal: The open `-wal`, to read frames from. It is closed with the pin, by nobody else.
+        looked: When the last look began, UTC: what was committed before is in what it saw.
+    """
+
+    def __init__(self, files: "dict[Path, int]", connections: list[apsw.Connection]) -> None:
+        self._files = files
+        self._main, self.wal, self._shm = files.values()
+        self._writer, self._holder, self._spare = connections
+        self.page_size = int(self._holder.pragma("page_size"))
+        _begin(self._holder)
+        self._last = read_wal_index(self._shm)
+        self._mark = 0  # the held mark is at this frame or beyond it
+        self._may_end = self._last.frames == self._last.backfilled
+        self.look()
+
+    def look(self) -> WalIndex:
+        """The WAL of now. Its frames up to `frames` stay readable until `advance` or `seal` is called.
+
+        Raises:
+            TimelineEndedError: It is not the continuation of what was seen before. The pin is of no more use.
+            BusyError: The index did not come to rest.
+        """
+        self.looked = datetime.now(UTC)
+        index = read_wal_index(self._shm)
+        for path, descriptor in self._files.items():
+            require_same_file(descriptor, path)
+        require_continuation(self.wal, self._last, index, may_end=self._may_end)
+        # A TRUNCATE may have come between the two looks; then the index has changed as well.
+        if not holds_all(self.wal, index, self.page_size) and read_wal_index(self._shm) == index:
+            raise TimelineEndedError(f"the WAL ends before frame {index.frames}, which its index says is committed")
+        self._last = index
+        self._may_end = self._may_end and index.frames == index.backfilled
+        return index
+
+    def advance(self, archived: WalIndex) -> WalIndex:
+        """Move the held mark to the present, so that checkpoints can copy what is archived into the main file.
+
+        Args:
+            archived: What `look` gave, once every frame up to its `frames` is archived.
+
+        Raises:
+            ValueError: Frames would be let go that are not archived; the mark stays where it is.
+            TimelineEndedError: As `look`.
+            apsw.BusyError: No read transaction could be begun for 10 s; the mark stays where it is.
+        """
+        _begin(self._spare)
+        try:
+            index = self.look()
+            mark = _required_archived(archived, index)
+        except BaseException:
+            self._spare.execute("ROLLBACK")
+            raise
+        self._holder.execute("ROLLBACK")
+        self._holder, self._spare = self._spare, self._holder
+        self._mark = mark
+        self._may_end = index.frames == index.backfilled
+        return index
+
+    def seal(self, archive: Callable[[WalIndex], None], budget: float) -> Seal:
+        """End a generation with nothing of it unseen, so that the WAL does not grow for ever.
+
+        Where writers leave a gap of a few milliseconds, that needs no lock of theirs. Where they leave none they are
+        held off for the last few frames; not so while a reader of the site's makes it vain.
+
+        Args:
+            archive: Archives every frame up to the index's `frames`. It is called several times, the last time while
+                writers may be held off.
+            budget: Seconds to wait for the write lock at most, and to hold it at most before the checkpoint is given
+                up. One that has begun is not broken off.
+
+        Raises:
+            TimelineEndedError: As `look`.
+            apsw.Error: A checkpoint failed, for example for want of space. A mark is held all the same.
+        """
+        for _ in range(_ROUNDS):
+            frames, done = self._checkpoint()
+            if done < frames:
+                os.fdatasync(self._main)  # else the last checkpoint waits for all that this one wrote
+            vain = _UNKNOWN < done < self._mark  # a reader of the site's needs an older state
+            index = self.look()
+            archive(index)
+            self.advance(index)
+            if self._may_end:
+                return Seal(Outcome.SEALED, self._last, 0.0)
+        if vain:
+            return Seal(Outcome.PARTIAL, self._last, 0.0)
+        self._writer.set_busy_timeout(int(budget * 1000))
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            return Seal(Outcome.BUSY, self._last, 0.0)
+        return self._sealed_alone(archive, perf_counter(), budget)
+
+    def _sealed_alone(self, archive: Callable[[WalIndex], None], began: float, budget: float) -> Seal:
+        """Finish a seal under the write lock, which is let go."""
+        try:
+            index = self.look()
+            archive(index)
+            self.advance(index)
+            while not self._may_end and perf_counter() - began < budget:
+                frames, done = self._checkpoint()
+                if done == frames:
+                    self.advance(index)
+                else:
+                    sleep(_PAUSE)  # a reader or a checkpoint that is about to end
+        finally:
+            self._writer.execute("ROLLBACK")
+        return Seal(Outcome.SEALED if self._may_end else Outcome.PARTIAL, self._last, perf_counter() - began)
+
+    def _checkpoint(self) -> tuple[int, int]:
+        """Copy what may be copied into the main file, waiting for nobody.
+
+        Returns:
+            The frames of the WAL, and those of them that are in the main file now: `_UNKNOWN` where another process
+            is at it.
+        """
+        try:
+            return self._spare.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.BusyError:
+            return 0, _UNKNOWN
+
+
+@contextlib.contextmanager
+def pinned(database: Path) -> Iterator[Pin]:
+    """Pin a live database in WAL mode for as long as the block runs.
+
+    It leaves the site's files as `writing` does, but that a WAL which is not empty at the end is kept: the next pin
+    can go on from it.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RefusedError: It is not a database, or not in WAL mode.
+        BusyError: It is locked exclusively.
+    """
+    with contextlib.ExitStack() as descriptors, contextlib.ExitStack() as connections:
+        path = Path(os.path.realpath(database))
+        files = {database: _opened(descriptors, path)}
+        opened = [connections.enter_context(writing(path)) for _ in range(_CONNECTIONS)]
+        if opened[0].pragma("journal_mode") != "wal":
+            raise RefusedError(
+                f"{database} is not in WAL mode", suggestion="let the site run PRAGMA journal_mode=WAL, once"
+            )
+        for side in ("-wal", "-shm"):
+            name = path.with_name(path.name + side)
+            files[name] = _opened(descriptors, name)
+        connections.callback(_keep_wal, opened, files[path.with_name(f"{path.name}-wal")])
+        yield Pin(files, opened)
+
+
+def _opened(descriptors: contextlib.ExitStack, path: Path) -> int:
+    """Open a file until after the connections are closed."""
+    descriptor = open_regular(path)
+    descriptors.callback(os.close, descriptor)
+    return descriptor
+
+
+def _keep_wal(connections: list[apsw.Connection], wal: int) -> None:
+    """Let no close of ours delete a WAL that holds anything (`writing` looked when the site may have been stopped)."""
+    for connection in connections:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(os.fstat(wal).st_size > 0))
+
+
+def _required_archived(archived: WalIndex, index: WalIndex) -> int:
+    """How many frames of the present generation are archived.
+
+    Raises:
+        ValueError: Fewer than are in the main file. If the new reader got lock 0 these may be overwritten.
+    """
+    frames = archived.frames if archived.salts == index.salts else 0
+    if index.backfilled > frames:
+        raise ValueError(f"{index.backfilled} frames may be overwritten, {frames} are archived")
+    return frames
+
+
+def _begin(connection: apsw.Connection) -> None:
+    """Begin a read transaction: only the first read takes the lock."""
+    connection.execute("BEGIN")
+    try:
+        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,239 @@
+"""What a pin notices of a database that is no longer what it was, and what it leaves behind."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portfolio_ops.errors import NotFoundError, RefusedError
+from portfolio_ops.sqlite.lineage import TimelineEndedError
+from portfolio_ops.sqlite.pin import Outcome, pinned
+from tests.integration.busy_site import make_database
+from tests.integration.wal_reference import Reference
+
+Opener = Callable[..., Any]
+BUDGET = 0.2
+WRITE = "INSERT INTO notes(body) VALUES(randomblob(3000))"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "site.sqlite"
+    make_database(path)
+    return path
+
+
+def side(database: Path, ending: str) -> Path:
+    return database.with_name(database.name + ending)
+
+
+def lose_the_locks(database: Path) -> None:
+    """What any other part of a process does to it that opens and closes these files (fcntl(2))."""
+    for path in (database, side(database, "-shm")):
+        os.close(os.open(path, os.O_RDONLY))
+
+
+def test_a_lock_that_was_lost(database: Path, elsewhere: Opener) -> None:
+    site = elsewhere(database)
+    with pinned(database) as pin:
+        site.execute(WRITE)
+        pin.advance(pin.look())
+        lose_the_locks(database)
+        site.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        site.execute(WRITE)
+        with pytest.raises(TimelineEndedError, match="begun anew although a read mark was held"):
+            pin.look()
+
+
+def test_a_lock_that_was_lost_after_a_seal_whose_generation_went_on(database: Path, elsewhere: Opener) -> None:
+    site, reader = elsewhere(database), elsewhere(database)
+    with pinned(database) as pin:
+        site.execute(WRITE)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM notes")
+        assert pin.seal(Reference(pin).archive, BUDGET).outcome is Outcome.SEALED
+        site.execute(WRITE)
+        pin.look()
+        lose_the_locks(database)
+        reader.close()
+        site.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        site.execute(WRITE)
+        with pytest.raises(TimelineEndedError, match="begun anew although a read mark was held"):
+            pin.look()
+
+
+def test_more_than_one_generation_since_a_seal(database: Path, elsewhere: Opener) -> None:
+    site = elsewhere(database)
+    with pinned(database) as pin:
+        site.execute(WRITE)
+        assert pin.seal(Reference(pin).archive, BUDGET).outcome is Outcome.SEALED
+        lose_the_locks(database)
+        for _ in range(2):
+            site.execute(WRITE)
+            site.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        with pytest.raises(TimelineEndedError, match="not the next generation"):
+            pin.look()
+
+
+def test_a_truncate_of_a_wal_at_rest_is_no_doubt(database: Path, elsewhere: Opener) -> None:
+    """Whoever then writes first may draw both salts."""
+    base = database.read_bytes()
+    site, other = elsewhere(database), elsewhere(database)
+    with pinned(database) as pin:
+        reference = Reference(pin)
+        for looks in (False, True, False, True):
+            site.execute(WRITE)
+            assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+            assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)") == [[0, 0, 0]]
+            if looks:
+                assert pin.look().frames == 0
+                other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            elsewhere(database).execute(WRITE)
+            reference.follow()
+        pin.seal(reference.archive, BUDGET)
+    assert any(step != 1 for step in reference.salt_steps())
+    connection = sqlite3.connect(f"file:{database}?immutable=1", uri=True)
+    assert connection.execute("SELECT count(*) FROM notes").fetchall() == [(8,)]
+    connection.close()
+    assert reference.restored(base) == database.read_bytes()
+
+
+def replace_database(database: Path) -> None:
+    other = database.with_name("other")
+    make_database(other)
+    other.replace(database)
+
+
+@pytest.mark.parametrize(
+    ("accident", "words"),
+    [
+        (replace_database, "site.sqlite was replaced"),
+        (lambda database: database.unlink(), "site.sqlite was removed"),
+        (lambda database: side(database, "-wal").unlink(), "site.sqlite-wal was removed"),
+        (lambda database: side(database, "-shm").unlink(), "site.sqlite-shm was removed"),
+        (lambda database: os.truncate(side(database, "-wal"), 3000), "the WAL ends before frame"),
+    ],
+)
+def test_files_that_were_tampered_with(
+    database: Path, elsewhere: Opener, accident: Callable[[Path], None], words: str
+) -> None:
+    with pinned(database) as pin:
+        elsewhere(database).execute(WRITE)
+        pin.look()
+        accident(database)
+        with pytest.raises(TimelineEndedError, match=words):
+            pin.look()
+
+
+def test_a_link_that_is_pointed_elsewhere(database: Path, tmp_path: Path) -> None:
+    link, other = tmp_path / "current", tmp_path / "other.sqlite"
+    make_database(other)
+    link.symlink_to(database)
+    with pinned(link) as pin:
+        pin.look()
+        link.unlink()
+        link.symlink_to(other)
+        with pytest.raises(TimelineEndedError, match="current was replaced"):
+            pin.look()
+
+
+def test_another_journal_mode(database: Path, elsewhere: Opener) -> None:
+    """While a pin is held SQLite itself refuses the change; after it, the pin refuses."""
+    site = elsewhere(database, 0.001)
+    with pinned(database), pytest.raises(AssertionError, match="locked"):
+        site.execute("PRAGMA journal_mode=delete")
+    assert site.execute("PRAGMA journal_mode=delete") == [["delete"]]
+    with pytest.raises(RefusedError, match="not in WAL mode"), pinned(database):
+        pass
+    assert not side(database, "-wal").exists()
+
+
+def test_no_database(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError), pinned(tmp_path / "none.sqlite"):
+        pass
+    (tmp_path / "text").write_bytes(b"this is no database at all, " * 100)
+    with pytest.raises(RefusedError), pinned(tmp_path / "text"):
+        pass
+
+
+def test_a_stopped_site_is_left_as_it_was(database: Path) -> None:
+    before = (database.stat(), database.read_bytes())
+    with pinned(database) as pin:
+        assert pin.look().frames == 0
+        assert pin.seal(Reference(pin).archive, BUDGET).outcome is Outcome.SEALED
+    assert [path.name for path in database.parent.iterdir()] == [database.name]
+    assert database.read_bytes() == before[1]
+    assert database.stat().st_mtime_ns == before[0].st_mtime_ns
+
+
+def test_the_wal_outlives_the_last_close_of_the_site_and_of_the_pin(database: Path, elsewhere: Opener) -> None:
+    site = elsewhere(database)
+    with pinned(database) as pin:
+        site.execute(WRITE)
+        site.close()
+        last = pin.look()
+        assert last.frames > 0
+    assert side(database, "-wal").stat().st_size > 0
+    with pinned(database) as pin:
+        assert (pin.look().salts, pin.look().frames) == (last.salts, last.frames)
+    assert elsewhere(database).execute("SELECT count(*) FROM notes") == [[1]]
+
+
+def test_the_site_closes_last_as_ever(database: Path, elsewhere: Opener) -> None:
+    site = elsewhere(database)
+    with pinned(database):
+        site.execute(WRITE)
+    site.close()
+    assert [path.name for path in database.parent.iterdir()] == [database.name]
+
+
+def test_nothing_is_held_afterwards(database: Path, elsewhere: Opener) -> None:
+    site = elsewhere(database, 0.001)
+    descriptors = Path("/proc/self/fd")
+    with pinned(database):
+        pass
+    before = len(list(descriptors.iterdir()))
+    site.execute(WRITE)
+    for _ in range(5):
+        with pytest.raises(OSError, match="by the caller"), pinned(database):
+            raise OSError("by the caller")
+    assert len(list(descriptors.iterdir())) == before
+    assert f" {os.getpid()} " not in Path("/proc/locks").read_text()
+    assert site.execute("PRAGMA wal_checkpoint(TRUNCATE)") == [[0, 0, 0]]
+    assert site.execute("PRAGMA journal_mode=delete") == [["delete"]]
+
+
+def test_nothing_is_written_into_the_database(database: Path, elsewhere: Opener) -> None:
+    site = elsewhere(database)
+    site.execute(WRITE)
+    frames = side(database, "-wal").stat().st_size
+    schema = site.execute("SELECT * FROM sqlite_schema")
+    with pinned(database) as pin:
+        for _ in range(5):
+            pin.advance(pin.look())
+            pin.seal(Reference(pin).archive, BUDGET)
+    assert side(database, "-wal").stat().st_size == frames
+    assert site.execute("SELECT * FROM sqlite_schema") == schema
+
+
+def test_every_page_size(tmp_path: Path, elsewhere: Opener) -> None:
+    for exponent in range(9, 17):
+        database = tmp_path / f"{exponent}.sqlite"
+        connection = sqlite3.connect(database)
+        connection.execute(f"PRAGMA page_size={1 << exponent}")
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("CREATE TABLE notes(body)")
+        connection.close()
+        base, site = database.read_bytes(), elsewhere(database)
+        with pinned(database) as pin:
+            reference = Reference(pin)
+            for _ in range(3):
+                site.execute(WRITE)
+                assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+            assert pin.look().page_size == pin.page_size == 1 << exponent
+            site.close()
+        assert reference.restored(base) == database.read_bytes()
