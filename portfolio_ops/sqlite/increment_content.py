@@ -1,0 +1,153 @@
+"""Reading the pages in an increment back: to check them, or to hand them to SQLite as a WAL."""
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import zstandard
+
+from portfolio_ops.errors import VerificationError
+from portfolio_ops.host.files import open_regular
+from portfolio_ops.sqlite.increment import Cut, Increment
+from portfolio_ops.sqlite.wal import FRAME_HEADER
+from portfolio_ops.sqlite.wal_encoder import Encoder
+
+_SUGGESTION = "the cuts before it are good; take a new base, and check the kernel log for I/O errors"
+_MODE = 0o640
+_CHUNK = 1 << 20
+_NUMBER = struct.Struct(">I")
+
+
+def frames(increment: Increment, cut: Cut) -> Iterator[bytes]:
+    """The frames of one flush as they stand in the WAL, some whole ones at a time, in constant memory.
+
+    Raises:
+        VerificationError: They are not what was written. None is given unless the hash is right.
+    """
+    size = FRAME_HEADER + increment.head.page_size
+    left = cut.frames * size
+    descriptor = open_regular(increment.path)
+    try:
+        _require_hash(descriptor, cut, increment.path)
+        part = cast("BinaryIO", _Part(descriptor, cut.end - cut.length, cut.end))
+        reader = zstandard.ZstdDecompressor().stream_reader(part)
+        while batch := reader.read(max(1, _CHUNK // size) * size):
+            left -= len(batch)
+            if left < 0 or len(batch) % size:
+                break
+            yield batch
+    except zstandard.ZstdError as error:
+        raise VerificationError(f"{_name(cut)} of {increment.path}: {error}", suggestion=_SUGGESTION) from error
+    finally:
+        os.close(descriptor)
+    if left:
+        raise VerificationError(f"{_name(cut)} of {increment.path} has not {cut.frames} frames", suggestion=_SUGGESTION)
+
+
+def pages_in(batch: bytes, page_size: int) -> Iterator[tuple[int, memoryview]]:
+    """Number and content of each page in some whole frames."""
+    view = memoryview(batch)
+    for at in range(0, len(batch), FRAME_HEADER + page_size):
+        (number,) = _NUMBER.unpack_from(batch, at)
+        yield number, view[at + FRAME_HEADER : at + FRAME_HEADER + page_size]
+
+
+def verify(increment: Increment) -> Increment:
+    """Read everything from the disk, and hold it against its hashes and against the checksums that SQLite looks at.
+
+    Returns:
+        The increment; where a flush is bad, with the cuts before it, and in `damaged` what is wrong.
+
+    Raises:
+        PortfolioOpsError: It cannot be opened.
+    """
+    _forget(increment.path)
+    encoder = Encoder(increment.head.page_size, increment.salts)
+    for index, cut in enumerate(increment.cuts):
+        try:
+            _require_valid(increment, cut, encoder)
+        except VerificationError as error:
+            return replace(increment, cuts=increment.cuts[:index], torn=0, damaged=error.message)
+    return increment
+
+
+def extract(increment: Increment, cut: Cut, target: Path) -> None:
+    """Write the WAL that brings the base of an increment to a cut; durable on return, in constant memory.
+
+    Args:
+        increment: A file; what is wrong with it behind the cut does no harm.
+        cut: One of its cuts.
+        target: A new file, beside a copy of the base: its name with `-wal`.
+
+    Raises:
+        VerificationError: What the file holds up to the cut is not what was written. There is no target then.
+        FileExistsError: There is a target already.
+        OSError: The disk is full or fails. There is no target then.
+        ValueError: The cut is of another file.
+    """
+    needed = increment.cuts[: increment.cuts.index(cut) + 1]
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Encoder(increment.head.page_size, increment.salts).header())
+            for each in needed:
+                for batch in frames(increment, each):
+                    file.write(batch)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        target.unlink()
+        raise
+
+
+def _require_valid(increment: Increment, cut: Cut, encoder: Encoder) -> None:
+    """Check a flush by making it again: page by page it must come out as it is.
+
+    Raises:
+        VerificationError: It does not.
+    """
+    page_size = increment.head.page_size
+    left = cut.frames
+    for batch in frames(increment, cut):
+        left -= len(batch) // (FRAME_HEADER + page_size)
+        if encoder.frames(pages_in(batch, page_size), 0 if left else cut.pages) != batch:
+            raise VerificationError(f"{_name(cut)} of {increment.path} is not a continuation of the WAL before it")
+    if encoder.cursor.checksum != cut.checksum:
+        raise VerificationError(f"{_name(cut)} of {increment.path} ends in another checksum than its record says")
+
+
+def _require_hash(descriptor: int, cut: Cut, path: Path) -> None:
+    digest, part = hashlib.sha256(), _Part(descriptor, cut.end - cut.length, cut.end)
+    while chunk := part.read(_CHUNK):
+        digest.update(chunk)
+    if digest.digest() != cut.sha256:
+        raise VerificationError(f"{_name(cut)} of {path} is damaged", suggestion=_SUGGESTION)
+
+
+def _forget(path: Path) -> None:
+    """Let the page cache go: what it holds proves nothing about the disk."""
+    descriptor = open_regular(path)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def _name(cut: Cut) -> str:
+    return f"the flush of {cut.seen.isoformat()} (bytes {cut.end - cut.length} to {cut.end})"
+
+
+class _Part:
+    """Some bytes of a file, as something to read from."""
+
+    def __init__(self, descriptor: int, start: int, end: int) -> None:
+        self._descriptor, self._at, self._end = descriptor, start, end
+
+    def read(self, size: int) -> bytes:
+        data = os.pread(self._descriptor, min(size, self._end - self._at), self._at)
+        self._at += len(data)
+        return data
