@@ -83,6 +83,17 @@ class Alert:
 
 
 @dataclass(frozen=True)
+class Archive:
+    """How the database is followed.
+
+    Attributes:
+        stall_budget: For how long the site's writers may be held off at a time.
+    """
+
+    stall_budget: timedelta
+
+
+@dataclass(frozen=True)
 class Drill:
     """The rehearsal: the site's own SQL, each statement true on a sound restore, and where it is restored to."""
 
@@ -119,6 +130,7 @@ class Site:
     backend: Backend
     alert: Alert
     drill: Drill
+    archive: Archive
     settings: tuple[Setting, ...]
 
     @property
@@ -178,6 +190,12 @@ def _duration(value: Any) -> str:
     return value
 
 
+def _budget(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[1-9]\d{0,3}ms", value):
+        raise ValueError('must be milliseconds in quotes, for example "50ms"')
+    return value
+
+
 def _count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1000:  # noqa: PLR2004
         raise ValueError("must be a whole number from 1 to 1000")
@@ -229,6 +247,7 @@ _SCHEMA: dict[str, dict[str, tuple[Callable[[Any], Any], Any]]] = {
         "wal": (_duration, "30d"),
         "minimum": (_count, 3),
     },
+    "archive": {"stall_budget": (_budget, "50ms")},
     "backend": {
         "compose": (_text, ""),
         "service": (_text, "backend"),
@@ -368,6 +387,7 @@ def _site(name: str, file: Path, values: dict[str, Any], settings: list[Setting]
             values["drill.checks"],
             root / values["drill.scratch"] if values["drill.scratch"] else root / values["site.backups"] / _STATE,
         ),
+        archive=Archive(timedelta(milliseconds=int(values["archive.stall_budget"].removesuffix("ms")))),
         settings=tuple(settings),
     )
 

@@ -5,9 +5,14 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from portfolio_ops import config
 from portfolio_ops.config import Site
+
+# How long an example takes is the machine's business; timings are measured in benchmarks/.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SCHEMA = """
 CREATE TABLE galleries(id INTEGER PRIMARY KEY, slug TEXT UNIQUE NOT NULL, title TEXT);

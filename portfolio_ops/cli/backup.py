@@ -56,7 +56,7 @@ def command() -> None:
 @click.pass_obj
 def daily(context: Context, wait: timedelta) -> ExitCode:
     """The whole database, verified, into daily/; then prune the dailies."""
-    return _finish(context, "backup daily", backup_daily(context.site(), wait=wait))
+    return finish(context, "backup daily", backup_daily(context.site(), wait=wait))
 
 
 @command.command("social", short_help="The tables of [social], as SQL.")
@@ -64,7 +64,7 @@ def daily(context: Context, wait: timedelta) -> ExitCode:
 @click.pass_obj
 def social(context: Context, wait: timedelta) -> ExitCode:
     """The tables of [social] as SQL, verified, into social/; then prune the exports."""
-    return _finish(context, "backup social", backup_social(context.site(), wait=wait))
+    return finish(context, "backup social", backup_social(context.site(), wait=wait))
 
 
 @command.command("gallery", short_help="The whole database, because a gallery was added.")
@@ -73,10 +73,11 @@ def social(context: Context, wait: timedelta) -> ExitCode:
 @click.pass_obj
 def gallery(context: Context, name: str, wait: timedelta) -> ExitCode:
     """The whole database because the gallery NAME was added, into event-triggered/."""
-    return _finish(context, "backup gallery", backup_gallery(context.site(), name, wait=wait))
+    return finish(context, "backup gallery", backup_gallery(context.site(), name, wait=wait))
 
 
-def _finish(context: Context, command_name: str, outcome: Outcome) -> ExitCode:
+def finish(context: Context, command_name: str, outcome: Outcome) -> ExitCode:
+    """Show what a run made and let go."""
     data = {
         "artifacts": [present.artifact_data(artifact) for artifact in outcome.made],
         "pruned": [present.artifact_data(artifact) for artifact in outcome.pruned],

@@ -6,20 +6,25 @@ import click
 
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
+from portfolio_ops.cli.listing_points import POINTS, list_points
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.store import catalogue, retention, verified
 from portfolio_ops.store.artifact import Artifact, Kind
 
 
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice([kind.value for kind in Kind]))
+@click.argument("kind", required=False, type=click.Choice([*(kind.value for kind in Kind), POINTS]))
 @click.pass_obj
 def command(context: Context, kind: str | None) -> ExitCode:
-    """List artifacts, oldest first; of one KIND, or all.
+    """List artifacts, oldest first; of one KIND, or all. Or the points to which the database can be restored.
 
     VERIFIED is when each was last read back and found sound: as it was made, or since, by `verify`.
     What lies in the folders but is no artifact is named on stderr (and in the JSON), and makes the exit code 10.
     """
+    return list_points(context, context.site()) if kind == POINTS else _list_artifacts(context, kind)
+
+
+def _list_artifacts(context: Context, kind: str | None) -> ExitCode:
     site, now = context.site(), datetime.now(UTC)
     found = catalogue.scan(site.backups, site.name)
     memory = verified.read(site.state)

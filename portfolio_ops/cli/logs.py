@@ -2,31 +2,17 @@
 
 import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import click
 
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
-from portfolio_ops.config import parse_duration
+from portfolio_ops.cli.when import When
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.jobs.rotate import rotate_logs
 from portfolio_ops.logs.read import LogReader, Period, choose, matching_lines
-
-
-def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:  # noqa: ARG001
-    """A moment: RFC 3339, a date with or without a time of the host's clock, or how long ago."""
-    if value is None:
-        return None
-    try:
-        return datetime.now(UTC) - parse_duration(value)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(value).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{value!r} is no time; write 2025-10-14, '2025-10-14 14:30' or 6h (ago)") from error
 
 
 def _pattern(ctx: click.Context, param: click.Parameter, value: str | None) -> re.Pattern[bytes] | None:  # noqa: ARG001
@@ -83,8 +69,8 @@ def rotate(context: Context, wait: timedelta) -> ExitCode:
 
 
 @command.command("show", short_help="Read archives and live file as one stream.")
-@click.option("--since", metavar="TIME", callback=_moment, help="Leave out archives that ended before.")
-@click.option("--until", metavar="TIME", callback=_moment, help="Leave out what began later.")
+@click.option("--since", metavar="TIME", type=When(), help="Leave out archives that ended before.")
+@click.option("--until", metavar="TIME", type=When(), help="Leave out what began later.")
 @click.option(
     "--grep", "pattern", metavar="PATTERN", callback=_pattern, help="Only lines in which it is found (Python's re)."
 )
@@ -103,7 +89,8 @@ def show(
     line written between them is shown, with others of the same pieces. With --json, the archives are listed instead.
 
     \b
-    Times: 2025-10-14, '2025-10-14 14:30' (the host's clock), 2025-10-14T12:30:00Z, 6h (ago).
+    Times: 2025-10-14, '2025-10-14 14:30' or 'yesterday 04:00' (the host's clock), 2025-10-14T12:30:00Z,
+    6h (ago), now.
     """  # noqa: D301  (click's own mark, the character, not two)
     site = context.site()
     log = choose(site, name)

@@ -21,6 +21,7 @@ COMMANDS = {
     "list": "List artifacts with age, size and why they are kept.",
     "show": "Show one artifact in full.",
     "status": "Show how every job is doing; the exit code tells.",
+    "archive": "Follow the database, so that any second of it can be restored.",
     "restore": "Bring the database or its social tables back; undo that.",
     "verify": "Read artifacts back; a bad one goes into quarantine.",
     "drill": "Rehearse a restore, and compare it with the live database.",
@@ -31,7 +32,7 @@ COMMANDS = {
 }
 """Each command, in `portfolio_ops.cli.<name>` under the same name, and its line in the help. Loaded when it is used."""
 
-_GROUPS = {"backup", "logs", "config", "restore"}
+_GROUPS = {"archive", "backup", "logs", "config", "restore"}
 _HIDDEN = {"alert"}
 _MODULES = {"list": "listing"}
 

@@ -7,6 +7,7 @@ import click
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
+from portfolio_ops.jobs.expire import expired_increments, prune_increments
 from portfolio_ops.jobs.run import JOBS, prune_kind
 from portfolio_ops.store import catalogue, retention
 
@@ -24,6 +25,8 @@ def command(context: Context, explain: bool, yes: bool) -> ExitCode:
     found = catalogue.scan(site.backups, site.name)
     verdicts = retention.decide(found.artifacts, site.retention, datetime.now(UTC))
     pruned = [artifact for job in JOBS for artifact in prune_kind(site, job, wait=timedelta())] if yes else []
+    now = datetime.now(UTC)
+    increments = prune_increments(site, wait=timedelta()) if yes else expired_increments(site, now)
     data = {
         "verdicts": [
             {**present.artifact_data(verdict.artifact), "keep": verdict.keep, "reason": verdict.reason}
@@ -31,6 +34,7 @@ def command(context: Context, explain: bool, yes: bool) -> ExitCode:
             if explain or not verdict.keep
         ],
         "pruned": [present.artifact_data(artifact) for artifact in pruned],
+        "increments": [str(path) for path in increments],
     }
 
     def human() -> None:
@@ -42,6 +46,8 @@ def command(context: Context, explain: bool, yes: bool) -> ExitCode:
         if rows:
             print(present.table(["", "ID", "FILE", "REASON"], rows))
         going = sum(1 for verdict in verdicts if not verdict.keep)
+        if increments:
+            print(f"increments of the archive that {'were deleted' if yes else 'would go'}: {len(increments)}")
         if yes:
             print(f"{len(pruned)} deleted, {present.size(sum(artifact.bytes for artifact in pruned))} freed")
         else:

@@ -1,6 +1,7 @@
 """`portfolio-ops restore`: bring a database or its social tables back, or undo that."""
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ import click
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
+from portfolio_ops.cli.restore_moment import chosen
+from portfolio_ops.cli.restore_moment import data as moment_data
+from portfolio_ops.cli.restore_moment import lines as moment_lines
 from portfolio_ops.cli.restore_social import social
+from portfolio_ops.cli.when import When
 from portfolio_ops.config import Site
 from portfolio_ops.errors import ExitCode, NotFoundError, RefusedError, UsageError
 from portfolio_ops.host.files import require_space
@@ -25,9 +30,9 @@ from portfolio_ops.restore.plan import (
     require_a_way_to_stop,
     require_at_home,
 )
+from portfolio_ops.restore.replay import bytes_needed, stage
 from portfolio_ops.restore.stage import Staged, restore_beside
 from portfolio_ops.store.artifact import Artifact
-from portfolio_ops.store.catalogue import LATEST
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print the plan, and change nothing.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -46,7 +51,9 @@ def command() -> None:
 
 
 @command.command("database", short_help="The whole database, beside the live one or over it.")
-@click.argument("reference", metavar="[ID|FILE|latest]", default=LATEST)
+@click.argument("reference", metavar="[ID|FILE|latest]", required=False)
+@click.option("--at", metavar="TIME", type=When(), help="As it was at this moment; see `list points`.")
+@click.option("--before", metavar="EVENT", help="As it was just before an event backup: its ID, or the gallery's name.")
 @click.option("--to", "target", metavar="PATH", type=click.Path(path_type=Path), help="Restore to this new file.")
 @click.option("--in-place", is_flag=True, help="Replace the live database (as root; stops and starts the backend).")
 @click.option("--force", metavar="WORDS", default="", help="Why it belongs here although it looks foreign.")
@@ -56,7 +63,9 @@ def command() -> None:
 @click.pass_obj
 def database(
     context: Context,
-    reference: str,
+    reference: str | None,
+    at: datetime | None,
+    before: str | None,
     target: Path | None,
     *,
     in_place: bool,
@@ -65,7 +74,7 @@ def database(
     yes: bool,
     wait: timedelta,
 ) -> ExitCode:
-    """Restore a whole database: the latest backup, one by its ID, or an artifact's FILE wherever it lies.
+    """Restore a whole database: the latest backup, one by its ID, an artifact's FILE wherever it lies, or any moment.
 
     It is decoded and checked in full first. In place, only then is the backend stopped and the database exchanged; the
     state before is kept, and comes back by itself if anything fails, or by `restore undo`.
@@ -74,21 +83,31 @@ def database(
     Examples:
       portfolio-ops restore database --to /tmp/copy.sqlite
       portfolio-ops restore database portfolio-2026-11-23 --in-place --dry-run
+      portfolio-ops restore database --at 'yesterday 16:30' --in-place
+      portfolio-ops restore database --before "Winter light" --to /tmp/copy.sqlite
+
+    \b
+    Times: 2025-10-14, '2025-10-14 14:30' or 'yesterday 04:00' (the host's clock), 2025-10-14T12:30:00Z,
+    '2h ago', now.
     """  # noqa: D301
     if (target is not None) == in_place:
         raise UsageError("say where to: --to PATH, or --in-place", suggestion="portfolio-ops restore database --help")
     if target is not None:
-        return _beside(context, reference, target, force, dry_run=dry_run)
+        site = context.site()
+        artifact, moment = chosen(site, reference, at, before)
+        plan = replace(plan_beside(site, artifact, target), moment=moment)
+        return _beside(context, site, plan, force, dry_run=dry_run)
     site = context.site_as_root()
     finished = _finish_interrupted(context, site, wait, dry_run=dry_run)
-    plan = plan_in_place(site, choose(site, reference))
+    artifact, moment = chosen(site, reference, at, before)
+    plan = replace(plan_in_place(site, artifact), moment=moment)
     require_at_home(plan.artifact.path.name, plan.foreign, force)
     require_a_way_to_stop(site, plan.target, plan.holders, running=plan.running)
-    require_space(plan.target.parent, plan.artifact.metadata.content.bytes)
+    require_space(plan.target.parent, _bytes_needed(plan))
     if not _agreed(context, _plan_lines(site, plan), dry_run=dry_run, yes=yes):
         return _not_done(context, "restore database", plan, dry_run=dry_run)
     with restore.alone(site, wait=wait) as log:
-        done = restore.restore_in_place(site, plan.artifact, log, force=force)
+        done = restore.restore_in_place(site, plan.artifact, log, force=force, moment=moment)
     return _done(context, "restore database", plan, done, finished)
 
 
@@ -150,32 +169,35 @@ def _finish_interrupted(context: Context, site: Site, wait: timedelta, *, dry_ru
     return words
 
 
-def _beside(context: Context, reference: str, target: Path, force: str, *, dry_run: bool) -> ExitCode:
-    site = context.site()
-    plan = plan_beside(site, choose(site, reference), target)
+def _beside(context: Context, site: Site, plan: Plan, force: str, *, dry_run: bool) -> ExitCode:
     require_at_home(plan.artifact.path.name, plan.foreign, force)
-    require_space(plan.target.parent, plan.artifact.metadata.content.bytes)
+    require_space(plan.target.parent, _bytes_needed(plan))
     if not context.json:
         print("\n".join(_plan_lines(site, plan)))
     if dry_run:
         return _not_done(context, "restore database", plan, dry_run=True)
-    staged = restore_beside(plan.artifact, plan.target, Log(site=site.name, job="restore"))
+    log = Log(site=site.name, job="restore")
+    staged = restore_beside(plan.target, lambda path: stage(plan.artifact, plan.moment, path, log))
     return _done(context, "restore database", plan, Restored(staged, 0.0, "", ()))
+
+
+def _bytes_needed(plan: Plan) -> int:
+    return plan.artifact.metadata.content.bytes if plan.moment is None else bytes_needed(plan.moment)
 
 
 def _plan_lines(site: Site, plan: Plan) -> list[str]:
     """The plan for a person."""
     artifact, now = plan.artifact, datetime.now(UTC)
     rows, content = artifact.metadata.details.get("rows", {}), artifact.metadata.content.bytes
-    lines = [
-        ("restore", f"{artifact.path.name}  (id {artifact.id})"),
-        ("taken", f"{present.local(artifact.taken)}, {present.ago(artifact.taken, now)}"),
-        (
-            "holds",
-            f"{present.size(content)}, {sum(rows.values()):,} rows of {len(rows)} tables",
-        ),
-        ("over" if plan.in_place else "to", f"{plan.target}  ({present.size(plan.free)} free there)"),
-    ]
+    if plan.moment is None:
+        lines = [
+            ("restore", f"{artifact.path.name}  (id {artifact.id})"),
+            ("taken", f"{present.local(artifact.taken)}, {present.ago(artifact.taken, now)}"),
+            ("holds", f"{present.size(content)}, {sum(rows.values()):,} rows of {len(rows)} tables"),
+        ]
+    else:
+        lines = moment_lines(plan.moment)
+    lines += [("over" if plan.in_place else "to", f"{plan.target}  ({present.size(plan.free)} free there)")]
     if plan.in_place:
         stops = site.backend.described or "nothing: [backend] does not say how, and nobody has the database open"
         if plan.running is False:
@@ -254,6 +276,7 @@ def _plan_data(plan: Plan | None) -> dict[str, Any] | None:
         return None
     return {
         "artifact": present.artifact_data(plan.artifact),
+        "moment": moment_data(plan.moment),
         "target": str(plan.target),
         "in_place": plan.in_place,
         "holders": [{"pid": holder.pid, "name": holder.name} for holder in plan.holders],

@@ -10,6 +10,7 @@ from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode, PortfolioOpsError
 from portfolio_ops.jobs import health
+from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.health import Health, JobHealth
 
 _NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -59,10 +60,28 @@ def _data(site: str, found: Health, now: datetime) -> dict[str, Any]:
         "site": site,
         "jobs": {each.job.name: _job_data(each, now) for each in found.jobs},
         "problems": [{"file": str(problem.path), "reason": problem.reason} for problem in found.problems],
+        "archive": None if found.archive is None else _archive_data(found.archive),
         "drill": None if found.drill is None else asdict(found.drill),
         "disk": {"free_bytes": found.free, "reserve_bytes": found.reserve},
         "findings": found.findings,
     }
+
+
+def _archive_data(archive: ArchiveHealth) -> dict[str, Any]:
+    return {
+        "timeline": archive.timeline,
+        "running": archive.running,
+        "last_point": None if archive.last is None else present.utc(archive.last),
+        "lag_seconds": round(archive.lag_seconds, 3),
+        "lag_bytes": archive.lag_bytes,
+        "why": archive.why,
+    }
+
+
+def _archived(archive: ArchiveHealth, now: datetime) -> str:
+    last = "no restore point yet" if archive.last is None else f"last restore point {present.ago(archive.last, now)}"
+    behind = f", {archive.lag_bytes:,} bytes behind" if archive.lag_bytes else ", nothing behind"
+    return f"{'running' if archive.running else 'not running'}, {last}{behind}"
 
 
 def _job_data(each: JobHealth, now: datetime) -> dict[str, Any]:
@@ -108,6 +127,8 @@ def _human(site: str, found: Health, now: datetime) -> None:
         )
     print(f"site {site}")
     print(present.table(["JOB", "STATE", "LAST SUCCESS", "LIMIT", "NEXT RUN", "KEPT", "SIZE", "RETENTION"], rows))
+    if found.archive is not None:
+        print(f"archive: {_archived(found.archive, now)}")
     print(f"last drill: {_drilled(found, now)}")
     print(f"disk: {present.size(found.free)} free, {present.size(found.reserve)} of it left to the site")
     for finding in found.findings:

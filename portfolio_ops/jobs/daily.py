@@ -1,16 +1,26 @@
 """The daily backup: the whole database, verified, kept for `[retention] daily`."""
 
-from datetime import timedelta
+import contextlib
+from datetime import UTC, datetime, timedelta
 
 from portfolio_ops.config import Site
+from portfolio_ops.errors import BusyError
+from portfolio_ops.jobs.age import age_increments
 from portfolio_ops.jobs.database import back_up
+from portfolio_ops.jobs.expire import prune_increments
 from portfolio_ops.jobs.run import DAILY, Outcome, run_job
 
 
 def backup_daily(site: Site, *, wait: timedelta) -> Outcome:
-    """Make, verify and publish `daily/portfolio-YYYY-MM-DD.sqlite.zst`, then prune the dailies.
+    """Make, verify and publish `daily/portfolio-YYYY-MM-DD.sqlite.zst`, then prune the dailies and the archive.
+
+    What of the archive has come of age is merged then; where that fails, the backup is none the worse for it.
 
     Raises:
         PortfolioOpsError: Nothing was published, and nothing pruned.
     """
-    return run_job(site, DAILY, lambda task: [back_up(task, "portfolio-%Y-%m-%d", {})], wait=wait)
+    outcome = run_job(site, DAILY, lambda task: [back_up(task, "portfolio-%Y-%m-%d", {})], wait=wait)
+    with contextlib.suppress(BusyError):  # a restore reads them: tomorrow then
+        prune_increments(site, wait=timedelta())
+        age_increments(site, datetime.now(UTC), wait=timedelta())
+    return outcome

@@ -8,9 +8,10 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.files import free_bytes, reserve_bytes
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import TimerState, timer_states
-from portfolio_ops.jobs import drill
+from portfolio_ops.jobs import archive_health, drill
+from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.drill import Report
-from portfolio_ops.jobs.run import DRILL, JOBS, Job, Watched
+from portfolio_ops.jobs.run import BASE, DRILL, JOBS, Job, Watched
 from portfolio_ops.restore import record
 from portfolio_ops.store import catalogue, lock, runs, verified
 from portfolio_ops.store.artifact import Kind
@@ -54,6 +55,7 @@ class Health:
     Attributes:
         problems: What lies among the artifacts and is none.
         drill: The latest one.
+        archive: None where nothing was ever archived.
         unfinished: What waits for a person, in words: an interrupted restore, bad artifacts, a sick backend.
         free, reserve: Bytes on the disk of the backups, and those of them that are left to the site.
     """
@@ -61,6 +63,7 @@ class Health:
     jobs: tuple[JobHealth, ...]
     problems: tuple[Problem, ...]
     drill: Report | None
+    archive: ArchiveHealth | None
     unfinished: tuple[str, ...]
     free: int
     reserve: int
@@ -71,6 +74,8 @@ class Health:
         words = [f"{health.job.name}: {health.why}" for health in self.jobs if health.state in FINDINGS]
         words += [f"not an artifact: {problem.reason}" for problem in self.problems]
         words += self.unfinished
+        if self.archive is not None and self.archive.finding:
+            words.append(self.archive.finding)
         if self.free < self.reserve:
             words.append(
                 f"only {self.free:,} bytes are free on the disk of the backups, the reserve is {self.reserve:,}"
@@ -85,15 +90,21 @@ def assess(site: Site, now: datetime) -> Health:
     place = site.backups if site.backups.is_dir() else site.root
     return Health(
         (
-            *(_job_health(site, job, found, timers.get(job.name), now) for job in JOBS),
+            *(_job_health(site, job, found, timers.get(job.name), now) for job in JOBS if _is_shown(job, found)),
             _drill_health(site, found, timers.get(DRILL.name), now),
         ),
         found.problems,
         drill.last_report(site),
+        archive_health.assess(site, now),
         (*_unfinished_restore(site), *_bad_artifacts(site), *sick_backend(site)),
         free_bytes(place),
         reserve_bytes(place),
     )
+
+
+def _is_shown(job: Job, found: catalogue.Catalogue) -> bool:
+    """Bases are made for the archive only; a site that has none need not see them."""
+    return job is not BASE or bool(found.of(job.kind))
 
 
 def _job_health(site: Site, job: Job, found: catalogue.Catalogue, timer: TimerState | None, now: datetime) -> JobHealth:

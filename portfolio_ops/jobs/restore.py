@@ -13,12 +13,14 @@ from portfolio_ops.host.files import copy_durably, require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import exchange
 from portfolio_ops.jobs.exchange import Restored
-from portfolio_ops.jobs.run import DRILL
+from portfolio_ops.jobs.run import DRILL, EXCHANGE, PINNED
+from portfolio_ops.moment import exact
 from portfolio_ops.restore import record as records
 from portfolio_ops.restore import work
 from portfolio_ops.restore.plan import plan_in_place, require_a_way_to_stop, require_at_home, who_holds
+from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.restore.record import OPEN, PUT_BACK, Record
-from portfolio_ops.restore.stage import stage_database
+from portfolio_ops.restore.replay import stage
 from portfolio_ops.restore.swap import finish_move, put_sides_back, side
 from portfolio_ops.sqlite.connection import SIDES
 from portfolio_ops.store.artifact import Artifact, Kind
@@ -26,8 +28,11 @@ from portfolio_ops.store.lock import held
 
 
 @contextlib.contextmanager
-def alone(site: Site, *, wait: timedelta) -> Iterator[Log]:
+def alone(site: Site, *, wait: timedelta, exchanging: bool = True) -> Iterator[Log]:
     """Be the only restore, while no backup and no drill reads the database; gives the log of restores.
+
+    Args:
+        exchanging: Whether the database's file is to be exchanged: the archive lets go of it then.
 
     Raises:
         BusyError: Another run holds a lock for longer than `wait`.
@@ -39,15 +44,19 @@ def alone(site: Site, *, wait: timedelta) -> Iterator[Log]:
         log.event(messages.JOB_WAITING, f"Waiting for another run: {holder}", holder=holder)
 
     with contextlib.ExitStack() as locks:
-        for name in ("restore", Kind.DAILY.value, Kind.SOCIAL.value, Kind.EVENT.value, DRILL.name):
+        names = ("restore", Kind.DAILY.value, Kind.SOCIAL.value, Kind.EVENT.value, Kind.WAL.value, DRILL.name)
+        for name in (*names, *((EXCHANGE, PINNED) if exchanging else ())):
             locks.enter_context(held(site.state, name, wait=wait, on_wait=waiting))
         yield log
 
 
-def restore_in_place(site: Site, artifact: Artifact, log: Log, *, force: str) -> Restored:
+def restore_in_place(
+    site: Site, artifact: Artifact, log: Log, *, force: str, moment: MomentPlan | None = None
+) -> Restored:
     """Restore an artifact over the live database. The caller is `alone`, and acts as the site's owner.
 
     Args:
+        moment: What is restored instead, if the artifact is its base.
         force: Why something that looks foreign is restored all the same.
 
     Raises:
@@ -57,15 +66,16 @@ def restore_in_place(site: Site, artifact: Artifact, log: Log, *, force: str) ->
     require_at_home(artifact.path.name, plan.foreign, force)
     require_a_way_to_stop(site, plan.target, plan.holders, running=plan.running)
     _require_nothing_open(site, plan.target)
-    record = records.begin(site.state, f"{artifact.path.name} ({artifact.id})", plan.target)
+    what = "" if moment is None else f"the moment {exact(moment.found)} from "
+    record = records.begin(site.state, f"{what}{artifact.path.name} ({artifact.id})", plan.target)
     log.event(
         messages.RESTORE_BEGUN,
-        f"Restoring {artifact.path.name} over {plan.target}" + (f"; forced: {force}" if force else ""),
+        f"Restoring {what}{artifact.path.name} over {plan.target}" + (f"; forced: {force}" if force else ""),
         artifact=artifact.path.name,
         artifact_id=artifact.id,
         database=str(plan.target),
     )
-    return exchange.carry_out(site, record, log, lambda incoming: stage_database(artifact, incoming, log))
+    return exchange.carry_out(site, record, log, lambda incoming: stage(artifact, moment, incoming, log))
 
 
 def restore_raw(site: Site, former: Record, log: Log) -> Restored:

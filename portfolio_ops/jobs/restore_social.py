@@ -209,7 +209,7 @@ def restore_live(site: Site, source: Staged, log: Log, *, merge: bool, wait: tim
     Raises:
         PortfolioOpsError: Nothing was changed.
     """
-    with alone(site, wait=wait), writing(site.database) as connection, _taken_whole(site.database):
+    with alone(site, wait=wait, exchanging=False), writing(site.database) as connection, _taken_whole(site.database):
         attach(connection, source.database)
         with one_transaction(connection):
             undo = _export_first(site, connection, source.tables, log)

@@ -13,9 +13,11 @@ from portfolio_ops.errors import NotFoundError, NotPermittedError, PortfolioOpsE
 from portfolio_ops.host import backend
 from portfolio_ops.host.files import free_bytes
 from portfolio_ops.host.holders import Holder, holders, identity_of
+from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.sqlite.connection import SIDES, reading
 from portfolio_ops.store import catalogue
-from portfolio_ops.store.artifact import Artifact, read_artifact
+from portfolio_ops.store.artifact import Artifact, Kind, read_artifact
+from portfolio_ops.store.lock import holder_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Plan:
         running: Whether the backend runs; None where it cannot be asked.
         foreign: Why the artifact may not belong here, in words; empty if it looks at home.
         free: Bytes free where it goes.
+        moment: What is restored, if the artifact is only its base.
     """
 
     artifact: Artifact
@@ -41,6 +44,7 @@ class Plan:
     running: bool | None
     foreign: tuple[str, ...]
     free: int
+    moment: MomentPlan | None = None
 
 
 def choose(site: Site, reference: str) -> Artifact:
@@ -59,6 +63,21 @@ def choose(site: Site, reference: str) -> Artifact:
             suggestion="social exports: portfolio-ops restore social; logs: portfolio-ops logs show",
         )
     return artifact
+
+
+def choose_event(site: Site, reference: str) -> Artifact:
+    """The event backup that a person names: by the gallery's name, by an ID or its beginning, or by a file's name.
+
+    Raises:
+        NotFoundError: There is none.
+        UsageError: There are several.
+    """
+    events = catalogue.scan(site.backups, site.name, [Kind.EVENT])
+    named = [each for each in events.artifacts if each.metadata.details.get("name") == reference]
+    if len(named) > 1:
+        names = ", ".join(f"{each.id} {each.path.name}" for each in named[-4:])
+        raise UsageError(f"there were several events of {reference!r}: {names}", suggestion="give the ID of one")
+    return named[0] if named else catalogue.find(events, reference)
 
 
 def _chosen(site: Site, reference: str) -> Artifact:
@@ -103,12 +122,13 @@ def plan_in_place(site: Site, artifact: Artifact) -> Plan:
         raise RefusedError(f"{target} is not a regular file", suggestion="correct [site] database")
     _require_ours(target)
     running = backend.is_running(site.backend) if backend.is_known(site.backend) else None
+    archiver = holder_of(site.state, "archive")  # it lets go when it is asked to
     return Plan(
         artifact=artifact,
         target=target,
         in_place=True,
         exists=target.exists(),
-        holders=tuple(who_holds(target)),
+        holders=tuple(each for each in who_holds(target) if each.pid != archiver),
         running=running,
         foreign=foreign_site(site, artifact) + _foreign_database(target, artifact),
         free=free_bytes(target.parent),

@@ -5,6 +5,7 @@ Every restore, every verification and every drill goes through here: what is reh
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -68,16 +69,19 @@ def stage_database(artifact: Artifact, path: Path, log: Log) -> Staged:
     return Staged(path, facts, decoded - began, time.monotonic() - decoded)
 
 
-def restore_beside(artifact: Artifact, target: Path, log: Log) -> Staged:
+def restore_beside(target: Path, stage: Callable[[Path], Staged]) -> Staged:
     """Restore a database to a new file. It gets its name when it is checked, and not by replacing anything.
+
+    Args:
+        stage: Makes a checked database at the path that it is given, durably.
 
     Raises:
         RefusedError: The name is taken, or it does not fit.
-        VerificationError: The artifact is not what it should be.
+        VerificationError: What it is made of is not what it should be.
         OSError: The disk is full or fails.
     """
     work = target.with_name(f"{TEMPORARY_PREFIX}{target.name}-{os.getpid()}")
-    staged = stage_database(artifact, work, log)
+    staged = stage(work)
     try:
         work.chmod(_MODE)
         try:

@@ -56,6 +56,7 @@ class Kind(Enum):
     SOCIAL = "social"
     EVENT = "event"
     LOGS = "logs"
+    WAL = "wal"
 
     @property
     def folder(self) -> str:
@@ -65,7 +66,7 @@ class Kind(Enum):
     @property
     def holds_database(self) -> bool:
         """Whether the content is a whole database file."""
-        return self in {Kind.DAILY, Kind.EVENT}
+        return self in {Kind.DAILY, Kind.EVENT, Kind.WAL}
 
 
 class NotAnArtifactError(VerificationError):

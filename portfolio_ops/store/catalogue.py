@@ -46,8 +46,8 @@ def scan(backups: Path, site: str, kinds: Iterable[Kind] = Kind) -> Catalogue:
             problems.append(Problem(folder, f"{folder} cannot be listed: {error.strerror}"))
             continue
         for path in paths:
-            if path.name.startswith(TEMPORARY_PREFIX):
-                continue
+            if path.name.startswith(TEMPORARY_PREFIX) or (kind is Kind.WAL and path.is_dir()):
+                continue  # the timelines lie beside their bases
             try:
                 artifacts.append(_artifact_of(path, kind, site))
             except PortfolioOpsError as error:

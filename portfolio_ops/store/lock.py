@@ -66,6 +66,16 @@ def is_held(state: Path, name: str) -> bool:
     return False
 
 
+def holder_of(state: Path, name: str) -> int | None:
+    """The process that holds the lock now; None where nobody does, or where it does not say."""
+    if not is_held(state, name):
+        return None
+    try:
+        return int(json.loads((state / f"{name}.lock").read_bytes())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _acquire(descriptor: int, name: str, wait: timedelta, on_wait: Callable[[str], object]) -> None:
     deadline = time.monotonic() + wait.total_seconds()
     told = False

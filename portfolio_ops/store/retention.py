@@ -3,8 +3,8 @@
 An artifact is pruned only if all of this holds:
 
 - it is older than its kind's limit, by its own time, never by the file's;
-- newer verified artifacts stand in for it: `minimum` dailies for a daily, any database backup for an event backup, one
-  of the same log for a log archive, one export for an export;
+- newer verified artifacts stand in for it: `minimum` dailies for a daily, any database backup for an event backup or a
+  base (for a base one that is past its time as well), one of the same log for a log archive, one export for an export;
 - neither it nor those that stand in for it are dated in the future: a clock that was wrong protects nothing and
   endangers nothing;
 - what a restore put away stands in for nothing but for its like.
@@ -36,6 +36,7 @@ def limit_of(retention: Retention, kind: Kind) -> timedelta:
         Kind.SOCIAL: retention.social,
         Kind.EVENT: retention.event,
         Kind.LOGS: retention.logs,
+        Kind.WAL: retention.wal,
     }[kind]
 
 
@@ -60,17 +61,20 @@ def _verdict(artifact: Artifact, present: Sequence[Artifact], retention: Retenti
     if now - artifact.taken <= limit:
         return Verdict(artifact, keep=True, reason=f"younger than {format_duration(limit)}")
     needed = retention.minimum if kind is Kind.DAILY else 1
-    newer = sum(1 for other in present if other.taken > artifact.taken and _stands_in(other, artifact))
-    if newer < needed:
-        return Verdict(artifact, keep=True, reason=_too_few(newer, needed))
-    return Verdict(artifact, keep=False, reason=f"older than {format_duration(limit)}, {newer} newer verified")
+    newer = [other for other in present if other.taken > artifact.taken and _stands_in(other, artifact)]
+    if kind is Kind.WAL:
+        # Increments that are kept may begin with it: only another whole backup from before them stands in for it.
+        newer = [other for other in newer if now - other.taken > limit]
+    if len(newer) < needed:
+        return Verdict(artifact, keep=True, reason=_too_few(len(newer), needed))
+    return Verdict(artifact, keep=False, reason=f"older than {format_duration(limit)}, {len(newer)} newer verified")
 
 
 def _stands_in(newer: Artifact, older: Artifact) -> bool:
     """Whether `newer`, being newer, makes `older` dispensable once it is past its limit."""
     if newer.put_away and not older.put_away:
         return False
-    if older.metadata.kind is Kind.EVENT:
+    if older.metadata.kind in {Kind.EVENT, Kind.WAL}:
         return newer.metadata.kind.holds_database
     if newer.metadata.kind is not older.metadata.kind:
         return False

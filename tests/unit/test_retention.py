@@ -73,6 +73,8 @@ def test_each_kind_has_its_own_span() -> None:
             store.append(artifact(Kind.SOCIAL, now + timedelta(hours=2)))
         if day % 5 == 0:
             store.append(artifact(Kind.EVENT, now + timedelta(hours=3)))
+        if day % 3 == 0:
+            store.append(artifact(Kind.WAL, now + timedelta(hours=3)))
         store = kept(decide(store, POLICY, now + timedelta(hours=4)))
     ages = {kind: [now - each.taken for each in store if each.metadata.kind is kind] for kind in Kind}
     assert {kind: len(each) for kind, each in ages.items()} == {
@@ -80,9 +82,10 @@ def test_each_kind_has_its_own_span() -> None:
         Kind.SOCIAL: 12,
         Kind.EVENT: 18,
         Kind.LOGS: 7,
+        Kind.WAL: 11,  # one from before: with it begin the oldest increments that are kept
     }
     for kind in Kind:
-        assert max(ages[kind]) <= limit_of(POLICY, kind)
+        assert max(ages[kind]) <= limit_of(POLICY, kind) + timedelta(days=3 if kind is Kind.WAL else 0)
 
 
 def test_a_host_that_was_off_for_six_weeks_keeps_the_minimum() -> None:
@@ -137,6 +140,16 @@ def test_what_a_restore_put_away_stands_in_for_nothing_but_its_like() -> None:
         assert kept(decide([old, undo], POLICY, now)) == [old, undo]
         old.metadata.details["event"] = "before-restore"
         assert kept(decide([old, undo], POLICY, now)) == [undo]
+
+
+def test_a_base_is_kept_until_another_backup_from_before_what_is_kept_stands_in_for_it() -> None:
+    """With it begin the increments of the last thirty days, though there are newer backups."""
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    base = artifact(Kind.WAL, now - timedelta(days=60))
+    young = [artifact(Kind.DAILY, now - timedelta(days=days)) for days in range(7)]
+    assert kept(decide([base, *young], POLICY, now)) == [base, *young]
+    newer = artifact(Kind.WAL, now - timedelta(days=31))
+    assert kept(decide([base, newer, *young], POLICY, now)) == [newer, *young]
 
 
 def test_the_archives_of_one_log_say_nothing_of_another() -> None:

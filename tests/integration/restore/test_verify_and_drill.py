@@ -36,7 +36,14 @@ def damage(path: Path, offset: int) -> None:
 
 
 def all_jobs(stage: Stage) -> None:
-    for words in (("backup", "daily"), ("backup", "social"), ("backup", "gallery", "x"), ("logs", "rotate")):
+    jobs = (
+        ("backup", "daily"),
+        ("backup", "social"),
+        ("backup", "gallery", "x"),
+        ("logs", "rotate"),
+        ("archive", "base"),
+    )
+    for words in jobs:
         stage.call(*words)
 
 
@@ -44,7 +51,7 @@ def test_sound_artifacts_are_remembered_and_untouched(stage: Stage) -> None:
     all_jobs(stage)
     files = {path: path.read_bytes() for kind in Kind for path in (stage.site.backups / kind.folder).iterdir()}
     done = stage.asked("verify", "--all")["data"]
-    assert [verdict["found"] == "sound" for verdict in done["verdicts"]] == [True] * 4
+    assert [verdict["found"] == "sound" for verdict in done["verdicts"]] == [True] * 5
     assert {path: path.read_bytes() for path in files} == files
     rows = stage.asked("list")["data"]["artifacts"]
     assert all(row["last_verified"] >= row["taken"] for row in rows)
@@ -54,8 +61,8 @@ def test_sound_artifacts_are_remembered_and_untouched(stage: Stage) -> None:
 def test_which_ones_are_verified(stage: Stage) -> None:
     all_jobs(stage)
     stage.call("backup", "daily")
-    assert len(stage.asked("verify")["data"]["verdicts"]) == 4  # the newest of each kind
-    assert len(stage.asked("verify", "--all")["data"]["verdicts"]) == 5
+    assert len(stage.asked("verify")["data"]["verdicts"]) == 5  # the newest of each kind
+    assert len(stage.asked("verify", "--all")["data"]["verdicts"]) == 6
     assert len(stage.asked("verify", "--sample", "30%")["data"]["verdicts"]) == 2
     name = only(stage, Kind.SOCIAL).name
     assert len(stage.asked("verify", name, name, "latest")["data"]["verdicts"]) == 2
@@ -265,7 +272,13 @@ def test_one_that_cannot_be_read_keeps_no_other_from_being_verified(
 
     monkeypatch.setattr("portfolio_ops.restore.stage.open_regular", failing)
     verdicts = verify(stage.site, found, wait=timedelta())
-    assert [verdict.found for verdict in verdicts] == [Found.SOUND, Found.UNKNOWN, Found.SOUND, Found.SOUND]
+    assert [verdict.found for verdict in verdicts] == [
+        Found.SOUND,
+        Found.UNKNOWN,
+        Found.SOUND,
+        Found.SOUND,
+        Found.SOUND,
+    ]
     assert bad.exists()
     assert set(verified.read(stage.site.state)) == {each.id for each in found if each.path != bad}
 

@@ -1,0 +1,91 @@
+"""Being woken when something changes in a folder (inotify(7)), and never otherwise."""
+
+import ctypes
+import errno
+import os
+import select
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+# <sys/inotify.h>
+_MODIFY, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
+_CHANGES = _MODIFY | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
+_OVERFLOW = 0x4000
+_EVENT = struct.Struct("iIII")
+_BUFFER = 1 << 16
+
+
+class Watch:
+    """Watches folders for changes of the files in them; a process sleeps in `wait` until one comes."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = self._called(self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self._wake_end, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._folders: dict[int, Path] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for descriptor in (self._descriptor, self._wake_end, self._wake):
+            os.close(descriptor)
+
+    def add(self, folder: Path) -> None:
+        """Watch a folder; one that is watched already may be named again.
+
+        Raises:
+            OSError: It does not exist, or may not be read; or the host allows no more watches.
+        """
+        path = os.fsencode(folder)
+        number = self._called(self._libc.inotify_add_watch(self._descriptor, path, ctypes.c_uint32(_CHANGES)))
+        self._folders[number] = folder
+
+    def wait(self, seconds: float | None) -> set[Path]:
+        """Sleep until something changes.
+
+        Args:
+            seconds: At most so long; None for as long as nothing happens.
+
+        Returns:
+            What changed; empty after `seconds`, after `interrupt`, or if so much happened that the kernel lost count.
+        """
+        ready, _, _ = select.select([self._descriptor, self._wake_end], [], [], seconds)
+        if self._wake_end in ready:
+            os.read(self._wake_end, _BUFFER)
+        return self._changed() if self._descriptor in ready else set()
+
+    def interrupt(self) -> None:
+        """End a `wait`, or the next one; for signal handlers."""
+        try:
+            os.write(self._wake, b"x")
+        except BlockingIOError:  # it is full of wake-ups already
+            return
+
+    def _changed(self) -> set[Path]:
+        changed: set[Path] = set()
+        while True:
+            try:
+                data = os.read(self._descriptor, _BUFFER)
+            except BlockingIOError:
+                return changed
+            offset = 0
+            while offset < len(data):
+                number, mask, _, length = _EVENT.unpack_from(data, offset)
+                offset += _EVENT.size
+                name = data[offset : offset + length].rstrip(b"\0")
+                offset += length
+                if not mask & _OVERFLOW and number in self._folders:
+                    changed.add(self._folders[number] / os.fsdecode(name))
+
+    @staticmethod
+    def _called(result: int) -> int:
+        if result < 0:
+            number = ctypes.get_errno()
+            cure = " (fs.inotify.max_user_watches)" if number == errno.ENOSPC else ""
+            raise OSError(number, f"{os.strerror(number)}{cure}")
+        return result

@@ -1,0 +1,131 @@
+"""The archive: a daemon that follows the database, gives way to restores, and goes on by itself after any trouble."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from types import FrameType
+
+import apsw
+
+from portfolio_ops.config import Site
+from portfolio_ops.errors import PortfolioOpsError, explained
+from portfolio_ops.host import messages
+from portfolio_ops.host.inotify import Watch
+from portfolio_ops.host.journal import Log, notify
+from portfolio_ops.jobs.database import back_up
+from portfolio_ops.jobs.follow import Follower, Orders
+from portfolio_ops.jobs.run import ARCHIVING, BASE, EXCHANGE, PINNED, Outcome, run_job
+from portfolio_ops.sqlite.connection import explained as explained_by_sqlite
+from portfolio_ops.sqlite.lineage import TimelineEndedError
+from portfolio_ops.sqlite.pin import pinned
+from portfolio_ops.sqlite.tail import DamagedWalError
+from portfolio_ops.store import runs
+from portfolio_ops.store.lock import held, is_held
+
+_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_POLL = 0.2
+
+
+def archive(site: Site, *, once: bool, wait: timedelta) -> None:
+    """Follow the database until SIGTERM or SIGINT; or, if `once`, archive what is committed now.
+
+    Raises:
+        BusyError: Another one runs for longer than `wait`.
+        PortfolioOpsError: If `once`: it failed. Otherwise it is told, and tried again.
+    """
+    log, orders = Log(site=site.name, job="archive"), Orders(give_way=lambda: is_held(site.state, EXCHANGE))
+    with held(site.state, ARCHIVING, wait=wait, on_wait=lambda _: None), Watch() as watch, _stopping(orders, watch):
+        notify("READY=1")
+        failures = 0
+        while not orders.stop:
+            began = time.monotonic()
+            try:
+                _pass(site, log, watch, orders, once=once)
+                failures = 0
+                if once or orders.stop:
+                    runs.finish(site.state, ARCHIVING, succeeded=True, message="stopped")
+                    return
+            except (TimelineEndedError, DamagedWalError) as error:
+                damaged = isinstance(error, DamagedWalError)
+                kind = messages.WAL_DAMAGED if damaged else messages.TIMELINE_ENDED
+                log.event(kind, f"The timeline ended: {error.message}", suggestion=error.suggestion)
+                if time.monotonic() - began < _PAUSES[-1]:
+                    _rest(watch, orders, _PAUSES[0])
+            except (PortfolioOpsError, OSError, apsw.Error) as error:
+                if once:
+                    raise _ours(error, site) from error
+                failures = 0 if time.monotonic() - began > _PAUSES[-1] else failures
+                _tell(site, log, _ours(error, site), failures)
+                _rest(watch, orders, _PAUSES[min(failures, len(_PAUSES) - 1)])
+                failures += 1
+
+
+def make_base(site: Site, *, wait: timedelta) -> Outcome:
+    """Make, verify and publish `wal/base-....sqlite.zst`: what a timeline begins with.
+
+    Raises:
+        PortfolioOpsError: Nothing was published.
+    """
+    return run_job(site, BASE, lambda task: [back_up(task, "base-%Y-%m-%d-%H%M%S", {})], wait=wait)
+
+
+def _pass(site: Site, log: Log, watch: Watch, orders: Orders, *, once: bool) -> None:
+    """From opening the database to closing it: until told to stop, or until a restore waits."""
+    while orders.give_way() and not orders.stop:
+        _rest(watch, orders, _POLL)
+    watch.add(site.database.resolve().parent)
+    watch.add(site.state)
+    with held(site.state, PINNED, wait=timedelta(), on_wait=lambda _: None), pinned(site.database) as pin:
+        runs.begin(site.state, ARCHIVING)
+        Follower(site, pin, log, watch, orders).run(once=once)
+
+
+def _tell(site: Site, log: Log, failure: PortfolioOpsError, failures: int) -> None:
+    """A failure that lasts is told when it begins, and then each time the pause has become longer."""
+    with contextlib.suppress(OSError):  # a full disk may be the failure
+        runs.begin(site.state, ARCHIVING)
+        runs.finish(site.state, ARCHIVING, succeeded=False, message=failure.message)
+    notify(f"STATUS=Not archiving: {failure.message}")
+    if failures < len(_PAUSES):
+        log.event(
+            messages.ARCHIVE_FAILED,
+            f"Nothing is archived: {failure.message}",
+            error=failure.code,
+            suggestion=failure.suggestion,
+        )
+
+
+def _rest(watch: Watch, orders: Orders, seconds: float) -> None:
+    """A pause, ended by an order to stop."""
+    deadline = time.monotonic() + seconds
+    while not orders.stop and (left := deadline - time.monotonic()) > 0:
+        notify("WATCHDOG=1")
+        watch.wait(min(left, 1.0))
+        if left > _POLL:
+            time.sleep(_POLL)  # the site's writes would wake us all the time
+
+
+def _ours(error: PortfolioOpsError | OSError | apsw.Error, site: Site) -> PortfolioOpsError:
+    if isinstance(error, PortfolioOpsError):
+        return error
+    return explained(error) if isinstance(error, OSError) else explained_by_sqlite(error, site.database)
+
+
+@contextlib.contextmanager
+def _stopping(orders: Orders, watch: Watch) -> Iterator[None]:
+    """SIGTERM and SIGINT end it with everything archived, instead of unwinding."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (signal(2)'s signature)
+        orders.stop = True
+        watch.interrupt()
+
+    before: dict[int, Callable[..., object] | int | None] = {
+        number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

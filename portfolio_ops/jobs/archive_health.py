@@ -1,0 +1,78 @@
+"""How the archive is doing: whether it runs, how far it has come, how far it is behind."""
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from portfolio_ops.config import Site
+from portfolio_ops.errors import PortfolioOpsError
+from portfolio_ops.host.files import open_regular
+from portfolio_ops.jobs.run import ARCHIVING
+from portfolio_ops.sqlite.increment import Cut
+from portfolio_ops.sqlite.wal import FRAME_HEADER
+from portfolio_ops.sqlite.wal_index import read_wal_index
+from portfolio_ops.store import lock, runs, timeline
+
+
+@dataclass(frozen=True)
+class ArchiveHealth:
+    """The archive of a site that has one.
+
+    Attributes:
+        timeline: The newest one.
+        running: Whether a daemon follows the database now.
+        last: The newest restore point; None where there is none yet.
+        lag_seconds: For how long there have been commits that are not archived; 0 where there are none.
+        lag_bytes: Of the WAL, that are not archived.
+        why: Why nothing is archived although it runs; empty if it is.
+    """
+
+    timeline: str
+    running: bool
+    last: datetime | None
+    lag_seconds: float
+    lag_bytes: int
+    why: str
+
+    @property
+    def finding(self) -> str:
+        """What needs a person; empty if all is well."""
+        if self.running:
+            return f"nothing is archived: {self.why}" if self.why else ""
+        since = f"since {self.last:%Y-%m-%d %H:%M:%S} UTC" if self.last is not None else "yet"
+        return f"the archive does not run: no moment {since} can be restored (portfolio-ops archive run, or its unit)"
+
+
+def assess(site: Site, now: datetime) -> ArchiveHealth | None:
+    """Look at the newest timeline, the lock and the WAL; None where nothing was ever archived."""
+    names = timeline.ids(site.backups)
+    if not names:
+        return None
+    newest = timeline.newest(site.backups, names[-1])
+    last = None if newest is None else newest.cuts[-1]
+    seconds, size = (0.0, 0) if last is None else _lag(site.database, last, now)
+    running = lock.is_held(site.state, ARCHIVING)
+    record = runs.read(site.state, ARCHIVING)
+    failed = record is not None and record.latest.state == runs.FAILED
+    why = record.latest.message if record is not None and failed else ""
+    return ArchiveHealth(names[-1], running, None if last is None else last.seen, seconds, size, why)
+
+
+def _lag(database: Path, last: Cut, now: datetime) -> tuple[float, int]:
+    """How long ago the WAL was first written after the last restore point, at most; and by how much it has grown."""
+    path = Path(os.path.realpath(database))
+    try:
+        changed = datetime.fromtimestamp(path.with_name(f"{path.name}-wal").stat().st_mtime, UTC)
+        descriptor = open_regular(path.with_name(f"{path.name}-shm"))
+    except (OSError, PortfolioOpsError):
+        return 0.0, 0
+    try:
+        index = read_wal_index(descriptor)
+    except PortfolioOpsError:
+        return 0.0, 0
+    finally:
+        os.close(descriptor)
+    archived = last.position.frame if index.salts.hex() == last.position.salts else 0
+    size = (index.frames - archived) * (FRAME_HEADER + index.page_size)
+    return ((now - last.seen).total_seconds() if size and changed > last.seen else 0.0), size

@@ -1,0 +1,79 @@
+"""The files of one timeline as they are written: one for each hour."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from portfolio_ops.config import Site
+from portfolio_ops.errors import PortfolioOpsError
+from portfolio_ops.host.files import free_bytes, reserve_bytes
+from portfolio_ops.sqlite.increment import RAW, Head, Link
+from portfolio_ops.sqlite.increment_writer import IncrementWriter
+from portfolio_ops.sqlite.lineage import TimelineEndedError
+from portfolio_ops.sqlite.snapshot import Position
+from portfolio_ops.store import timeline
+
+_STEPS_BACK = timedelta(seconds=2)
+"""What a time server may take a clock back by: time stands still for so long then."""
+
+
+class Chapter:
+    """The file of the hour, and the next one when that is over."""
+
+    def __init__(self, site: Site, name: str, page_size: int, link: Link | None, last: datetime | None) -> None:
+        self._site, self._name, self._page_size, self._link = site, name, page_size, link
+        self._writer: IncrementWriter | None = None
+        self._hour = ""
+        self.last = last
+
+    def append(
+        self,
+        pages: Iterator[tuple[int, bytes]],
+        database_pages: int,
+        since: Position,
+        position: Position,
+        seen: datetime,
+    ) -> bytes:
+        """Add a flush, durably; gives the hash that names it.
+
+        Raises:
+            TimelineEndedError: The clock went back: moments would no longer be in order.
+            OSError: The disk is full or fails.
+            RefusedError: The disk has come to the site's reserve.
+        """
+        if self.last is not None and seen < self.last:
+            if self.last - seen > _STEPS_BACK:
+                raise TimelineEndedError(f"the clock went back from {self.last} to {seen}")
+            seen = self.last
+        writer = self._writer_of(seen)
+        _require_room(self._site.backups)
+        cut = writer.append(pages, database_pages, since, position, seen)
+        self.last, self._link = seen, writer.link
+        return cut.chain
+
+    def _writer_of(self, seen: datetime) -> IncrementWriter:
+        name = timeline.name_of(seen)
+        if self._writer is None or name != self._hour:
+            self.close()
+            path = timeline.folder_of(self._site.backups, self._name) / name
+            if path.exists():
+                self._writer = IncrementWriter.resume(path)
+            else:
+                head = Head(self._site.name, self._name, self._page_size, RAW, self._link)
+                self._writer = IncrementWriter.create(path, head)
+            self._hour = name
+        return self._writer
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _require_room(backups: Path) -> None:
+    if free_bytes(backups) < reserve_bytes(backups):
+        raise PortfolioOpsError(
+            f"the disk of {backups} has come to the reserve that is left to the site",
+            suggestion="free some space, or shorten [retention]; the archive goes on by itself then, with a fresh base",
+        )

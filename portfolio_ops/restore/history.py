@@ -1,0 +1,167 @@
+"""A timeline as a restore sees it: the increments, the bases that lie within it, and what is reached from them.
+
+Replaying an increment from its start up to a cut, on a base anywhere between that start and that cut, gives the state
+at the cut: a page that changed before the base has in the increment the content that it has in the base. So a base need
+not lie where an increment begins.
+
+Coarser increments may lie beside the finer ones that they were made of. What follows on what is told by the positions
+and hashes in their heads, never by names.
+"""
+
+import itertools
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+from portfolio_ops.sqlite.increment import RAW, Cut, Increment, gap
+from portfolio_ops.sqlite.snapshot import Position
+from portfolio_ops.store import timeline as timelines
+from portfolio_ops.store.artifact import Artifact
+from portfolio_ops.store.timeline import Timeline
+
+Pieces = tuple[tuple[Increment, Cut], ...]
+"""What is replayed on a base: increments in order, each from its start up to a cut."""
+
+_NO_WAL = bytes(8).hex()
+_LATE = timedelta(seconds=2)
+"""A backup is dated when its WAL was looked through: that much later than its content."""
+
+_FOREVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A whole database that was taken while the timeline lasted.
+
+    Attributes:
+        places: The increments in which it lies, and of each the first cut that is not before it.
+    """
+
+    artifact: Artifact
+    position: Position
+    places: dict[Path, int]
+
+
+class History:
+    """One timeline, and its bases.
+
+    Attributes:
+        timeline: As it was read.
+        bases: Oldest first.
+    """
+
+    def __init__(self, timeline: Timeline, artifacts: Sequence[Artifact]) -> None:
+        self.timeline = timeline
+        self.increments = tuple(each for each in timeline.increments if each.cuts)
+        self._begin_at: dict[Position, list[Increment]] = defaultdict(list)
+        self._by_salts: dict[str, list[tuple[Increment, int]]] = defaultdict(list)
+        for increment in self.increments:
+            self._begin_at[increment.cuts[0].since].append(increment)
+            for index, cut in enumerate(increment.cuts):
+                self._by_salts[cut.position.salts].append((increment, index))
+        positions = [(artifact, position_of(artifact)) for artifact in artifacts]
+        self.bases = tuple(
+            Base(artifact, position, dict(self._places(position, artifact.taken)))
+            for artifact, position in positions
+            if position is not None
+        )
+
+    def following(self, increment: Increment) -> list[Increment]:
+        """The increments that go on where this one ends."""
+        found = self._begin_at[increment.cuts[-1].position]
+        return [each for each in found if each.path != increment.path and not gap(increment, each)]
+
+    @cached_property
+    def reached(self) -> dict[Path, int]:
+        """For each increment that can be used, its first cut that is reached from a base."""
+        reached: dict[Path, int] = {}
+        for base in self.bases:
+            for path, index in base.places.items():
+                reached[path] = min(index, reached.get(path, index))
+        pending = [each for each in self.increments if each.path in reached]
+        while pending:
+            for each in self.following(pending.pop()):
+                if reached.get(each.path) != 0:
+                    reached[each.path] = 0
+                    pending.append(each)
+        return reached
+
+    def way(self, base: Base, increment: Increment, cut: Cut) -> Pieces | None:
+        """What leads from a base to a cut, in as few increments as there can be; None where nothing does."""
+        if base.places.get(increment.path, len(increment.cuts)) <= increment.cuts.index(cut):
+            return () if base.position == cut.position else ((increment, cut),)
+        ways: list[Pieces] = [((increment, cut),)]
+        seen = {increment.path}
+        while ways:
+            shorter, ways = ways, []
+            for way in shorter:
+                for before in self.before(way[0][0]):
+                    longer = ((before, before.cuts[-1]), *way)
+                    if before.path in base.places:
+                        return longer
+                    if before.path not in seen:
+                        seen.add(before.path)
+                        ways.append(longer)
+        return None
+
+    def before(self, increment: Increment) -> list[Increment]:
+        """The increments that end where this one goes on."""
+        return self._before.get(increment.path, [])
+
+    @cached_property
+    def _before(self) -> dict[Path, list[Increment]]:
+        before: dict[Path, list[Increment]] = defaultdict(list)
+        for increment in self.increments:
+            for each in self.following(increment):
+                before[each.path].append(increment)
+        return before
+
+    def _places(self, position: Position, taken: datetime) -> Iterator[tuple[Path, int]]:
+        """Where a base lies; of two cuts in one increment, the earlier comes last. The time is asked for, too.
+
+        Where there is no WAL, all positions are alike. And after a power cut other commits may have come to stand at
+        positions that are archived. What was merged tells of some positions only: in it, the time alone has to do.
+        """
+        for increment in self.increments:
+            if increment.head.resolution > RAW and increment.cuts[0].seen + _LATE <= taken:
+                index = bisect_left(increment.cuts, taken + _LATE, key=lambda cut: cut.seen)
+                if index < len(increment.cuts):
+                    yield increment.path, index
+        for increment in self._begin_at[position]:
+            late = timedelta() if position.salts == _NO_WAL else _LATE
+            if taken <= increment.cuts[0].seen + late:
+                yield increment.path, 0
+        for increment, index in reversed(self._by_salts[position.salts]):
+            cut = increment.cuts[index]
+            since = cut.since.frame if cut.since.salts == position.salts else 0
+            within = since <= position.frame <= cut.position.frame
+            if within and self._in_time(taken, increment, index + (cut.position == position)):
+                yield increment.path, index
+
+    def _in_time(self, taken: datetime, increment: Increment, index: int) -> bool:
+        """Whether a backup can have been taken before the cut of this number was; it may be the first one behind."""
+        cuts = increment.cuts[index:] or [each.cuts[0] for each in self.following(increment)]
+        return not cuts or taken <= cuts[0].seen + _LATE
+
+
+def position_of(artifact: Artifact) -> Position | None:
+    """Where in the history of its WAL a backup stands; None where that is not known."""
+    stated = artifact.metadata.details.get("position")
+    try:
+        return Position(str(stated["salts"]), int(stated["frame"])) if stated else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def histories(backups: Path, artifacts: Sequence[Artifact]) -> list[History]:
+    """Every timeline, oldest first. A backup belongs to the one that was the newest when it was taken."""
+    found, names = [], timelines.ids(backups)
+    for name, after in itertools.zip_longest(names, names[1:]):
+        began, end = timelines.began(name), timelines.began(after) if after else _FOREVER
+        within = [artifact for artifact in artifacts if began <= artifact.taken < end]
+        found.append(History(timelines.read(backups, name), within))
+    return found

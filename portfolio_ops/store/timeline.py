@@ -1,0 +1,100 @@
+"""Where the archive lies: a folder for each timeline below `wal/`, in it a file of increments for each hour.
+
+Those of some age have fewer moments: a file of minutes for each hour, then a file of hours for each day.
+
+A timeline is one unbroken history of the database. Its increments say themselves what they are and what they follow
+(`sqlite/increment.py`); names and folders are for people. A restore begins with a base, which is any whole backup whose
+position lies within the timeline: the one that was made at its beginning (`wal/base-...`), a daily, an event backup.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from portfolio_ops.errors import PortfolioOpsError
+from portfolio_ops.sqlite.increment import RAW, Increment, scan
+from portfolio_ops.store import catalogue
+from portfolio_ops.store.artifact import Artifact, Kind
+
+_ID = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}Z-[0-9a-f]{6}")
+SUFFIX = ".wal.zst"
+MINUTE, HOUR = 60, 3600
+"""Resolutions of files that were merged, in seconds."""
+
+_NAMES = {RAW: "%Y-%m-%dT%HZ", MINUTE: "%Y-%m-%dT%HZ.minutes", HOUR: "%Y-%m-%d.hours"}
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One unbroken history, as far as it is archived.
+
+    Attributes:
+        id: The moment at which it began, and a random part.
+        increments: In order.
+        problems: Files that are no increments of it, and why.
+    """
+
+    id: str
+    folder: Path
+    increments: tuple[Increment, ...]
+    problems: tuple[tuple[Path, str], ...]
+
+
+def new_id(now: datetime) -> str:
+    """The name of a timeline that begins now."""
+    return f"{now.astimezone(UTC):%Y-%m-%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def folder_of(backups: Path, timeline: str) -> Path:
+    """Where its increments lie."""
+    return backups / Kind.WAL.folder / timeline
+
+
+def name_of(moment: datetime, resolution: int = RAW) -> str:
+    """The file for the increments of the hour of `moment`, or its day, in UTC: no summer time makes two hours one."""
+    return f"{moment.astimezone(UTC):{_NAMES[resolution]}}{SUFFIX}"
+
+
+def ids(backups: Path) -> list[str]:
+    """The timelines that there are, oldest first."""
+    folder = backups / Kind.WAL.folder
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if _ID.fullmatch(path.name) and path.is_dir())
+
+
+def newest_base(backups: Path, site: str) -> Artifact | None:
+    """The base that was made last; None where there is none."""
+    return next(reversed(catalogue.scan(backups, site, [Kind.WAL]).artifacts), None)
+
+
+def began(timeline: str) -> datetime:
+    """When a timeline began, as its name says."""
+    return datetime.strptime(timeline.partition("Z")[0], "%Y-%m-%dT%H%M%S").replace(tzinfo=UTC)
+
+
+def newest(backups: Path, timeline: str) -> Increment | None:
+    """The last file of a timeline that holds anything; None where there is none, or where it cannot be read."""
+    for path in sorted(folder_of(backups, timeline).glob(f"*{SUFFIX}"), reverse=True):
+        try:
+            increment = scan(path)
+        except (PortfolioOpsError, OSError):
+            return None
+        if increment.cuts:
+            return increment
+    return None
+
+
+def read(backups: Path, timeline: str) -> Timeline:
+    """Read a timeline's files, heads and records only. A file that cannot be read is a problem, never an exception."""
+    folder = folder_of(backups, timeline)
+    increments: list[Increment] = []
+    problems: list[tuple[Path, str]] = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            increments.append(scan(path))
+        except (PortfolioOpsError, OSError) as error:
+            problems.append((path, str(error)))
+    return Timeline(timeline, folder, tuple(increments), tuple(problems))

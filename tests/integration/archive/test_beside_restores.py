@@ -1,0 +1,87 @@
+"""Restores while the archive follows the database: it lets go when the file is exchanged, and follows the new one."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from portfolio_ops.config import Site
+from portfolio_ops.host import holders
+from portfolio_ops.store import timeline
+from tests.integration.restore.conftest import TOOL, Stage
+
+
+@pytest.fixture
+def stage(site: Site, tmp_path: Path) -> Iterator[Stage]:
+    """A site with a running backend, a backup, and the archive."""
+    made = Stage(tmp_path, site.root)
+    made.call("backup", "daily")
+    made.change("DELETE FROM comments WHERE id <= 10")
+    made.start()
+    command: list[str | Path] = [TOOL, "--config", made.file, "archive", "run"]
+    with (tmp_path / "said").open("wb") as said:
+        daemon = subprocess.Popen(command, stderr=said)
+    try:
+        until(lambda: bool(timeline.ids(made.site.backups)))
+        yield made
+    finally:
+        daemon.terminate()
+        daemon.wait(30)
+        made.end()
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_it_lets_go_of_the_file_that_is_exchanged(stage: Stage) -> None:
+    plan = stage.asked("restore", "database", "--in-place", "--dry-run")["data"]["plan"]
+    assert not any("portfolio-ops" in holder["name"] for holder in plan["holders"])
+    for words in (("restore", "database", "--in-place", "--yes"), ("restore", "undo", "--yes")):
+        count = len(timeline.ids(stage.site.backups))
+        began = time.monotonic()
+        stage.call(*words)
+        assert time.monotonic() - began < 15
+        assert stage.runs
+        deadline = time.monotonic() + 20
+        while len(timeline.ids(stage.site.backups)) == count:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert stage.kept() == ["portfolio.sqlite"]
+
+
+def test_it_goes_on_beside_a_restore_of_social_tables(stage: Stage) -> None:
+    stage.change("UPDATE comments SET image = 1")
+    stage.call("backup", "social")
+    stage.call("restore", "social", "--yes")
+    time.sleep(2)
+    assert len(timeline.ids(stage.site.backups)) == 1
+
+
+def test_only_one_follows_a_site(stage: Stage) -> None:
+    done = stage.call("archive", "run", "--wait", "0", code=7)
+    assert "archive lock" in done.stderr
+    stage.call("archive", "once", "--wait", "0", code=7)
+
+
+def test_status_tells_how_far_it_is(stage: Stage) -> None:
+    until(lambda: stage.asked("status", code=10)["data"]["archive"]["last_point"] is not None)
+    found = stage.asked("status", code=10)["data"]["archive"]
+    assert found["running"]
+    assert found["lag_seconds"] < 5
+    text = stage.call("status", code=10).stdout
+    assert "archive: running, last restore point" in text
+
+
+def test_nobody_is_left_holding_the_database(stage: Stage) -> None:
+    stage.control("stop")
+    identity = holders.identity_of(stage.site.database)
+    assert identity is not None
+    assert [holder for holder in holders.holders([identity]) if "portfolio" not in holder.name] == []
+    assert json.loads(stage.call("--json", "status", code=10).stdout)["data"]["archive"]["running"]
