@@ -28,7 +28,7 @@ def main(wheels: Path, release: Path) -> None:
     # system, to this environment.
     [packages] = (release / "lib").glob("python3.*/site-packages")
     (packages / "systemd").symlink_to(DISTRIBUTION / "systemd")
-    subprocess.run([python, "-c", "import apsw, zstandard, systemd.journal"], check=True)
+    subprocess.run([python, "-c", "import apsw, numpy, zstandard, systemd.journal"], check=True)
     subprocess.run([release / "bin/portfolio-ops", "--version"], check=True)
     (release / ".complete").touch()
 
