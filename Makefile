@@ -12,7 +12,7 @@ BASE_PACKAGES := python3-venv sqlite3 zstd
 TEST_PACKAGES := python3-systemd systemd systemd-container mmdebstrap xfsprogs btrfs-progs e2fsprogs \
     openssh-client netcat-openbsd util-linux iproute2 strace gzip git
 
-.PHONY: help demo test unit integration hosttest host lint bench docs lock wheel clean
+.PHONY: help demo test unit integration hosttest host lint soak bench docs lock wheel clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,10 +66,14 @@ lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 	.ci/units
 	.ci/ansible
 
+soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive (SECONDS_LONG=600)
+	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive
+
 bench: $(VENV)/tests ## Side by side with the usual tools
 	$(BIN)/python -m benchmarks.snapshot
 	$(BIN)/python -m benchmarks.rotation
 	$(BIN)/python -m benchmarks.restore
+	$(BIN)/python -m benchmarks.archive
 
 docs: $(VENV)/tests ## Write the reference pages from the code
 	$(BIN)/python -m docs.generate

@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 _SYLLABLES = "ka lo mi ren ta sul ve dor an pel is qua tor em bri non sha eth ol wi".split()
@@ -10,6 +11,13 @@ _ROW_BYTES = 700
 
 def _words(chooser: random.Random, count: int) -> list[str]:
     return ["".join(chooser.choices(_SYLLABLES, k=chooser.randint(1, 4))) for _ in range(count)]
+
+
+def make_text(chooser: random.Random) -> Iterator[str]:
+    """Comments, one after the other, as many as are wanted."""
+    vocabulary = _words(chooser, 4000)
+    while True:
+        yield " ".join(chooser.choices(vocabulary, k=chooser.randint(20, 120)))
 
 
 def make_database(path: Path, size: int, *, seed: int = 1) -> None:

@@ -45,6 +45,7 @@ _KEYS = {
     "retention.logs": "How long archives of logs are kept.",
     "retention.wal": "Reserved for continuous archiving; nothing reads it yet.",
     "retention.minimum": "Verified daily backups that no rule may prune.",
+    "archive.stall_budget": "For how long the archive may hold the site's writers off at a time, to end a WAL.",
     "backend.compose": "Folder of the compose file that the backend runs from: a restore in place stops and starts it.",
     "backend.service": "Its service in that file.",
     "backend.stop": "Without compose: the program that stops the backend, as a list. No shell reads it.",
