@@ -15,7 +15,7 @@ from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import backend
 from portfolio_ops.host.files import free_bytes, reserve_bytes
 from portfolio_ops.host.identity import as_root
-from portfolio_ops.host.timers import status_text, timer_states
+from portfolio_ops.host.timers import service_state, status_text, timer_states
 from portfolio_ops.jobs import health
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
@@ -33,6 +33,7 @@ def look(site: Site) -> Iterator[Finding]:
     yield _room(site, found)
     yield _clock(found)
     yield from _timers(site)
+    yield from _archive(site)
     yield from _runs(site)
     yield from _backend(site)
     yield from _docker_logs()
@@ -100,6 +101,36 @@ def _timers(site: Site) -> Iterator[Finding]:
             yield fault("timers", f"{unit} has failed for good", f"journalctl -xeu {unit}")
         else:
             yield ok("timers", f"{timer} runs")
+
+
+def _archive(site: Site) -> Iterator[Finding]:
+    """Whether what follows the database runs. Where its unit is not installed, the timers' are not either."""
+    unit = f"portfolio-archive@{site.name}.service"
+    state = service_state(unit)
+    if state is None:
+        return
+    if state.active == "failed":
+        yield fault(
+            "archive",
+            f"{unit} has failed for good: {state.said or 'it said nothing'}",
+            f"journalctl -xeu {unit}; mend what it names; systemctl reset-failed {unit}; systemctl start {unit}",
+        )
+    elif state.active != "active" and state.enabled:
+        yield fault(
+            "archive",
+            f"{unit} does not run ({state.active}): no moment between backups is kept",
+            f"systemctl start {unit}; if it does not stay: journalctl -xeu {unit}",
+        )
+    elif state.active != "active":
+        yield advice(
+            "archive",
+            f"{unit} is not enabled: no moment between backups is kept",
+            f"systemctl enable --now {unit}",
+        )
+    elif not state.enabled:
+        yield fault("archive", f"{unit} runs, but not after the next boot", f"systemctl enable {unit}")
+    else:
+        yield ok("archive", f"{unit} runs. {state.said}".strip())
 
 
 def _runs(site: Site) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What systemd knows of a site's timers, in one call of `systemctl show`."""
+"""What systemd knows of a site's timers and of its archive, each in one call of `systemctl show`."""
 
 import os
 import subprocess
@@ -35,12 +35,48 @@ def timer_states(site: str) -> dict[str, TimerState] | None:
     Returns:
         None where no systemd runs, or where it does not answer.
     """
+    shown = _shown(_PROPERTIES, *(f"portfolio-{job}@{site}.timer" for job in _JOBS))
+    return None if shown is None else parse(shown)
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """A service that runs always, as systemd sees it now.
+
+    Attributes:
+        enabled: Whether it starts with the host.
+        active: `active` while it runs, or what it does instead, in systemd's word.
+        said: What it said last of itself (`STATUS=`).
+    """
+
+    enabled: bool
+    active: str
+    said: str
+
+
+def service_state(unit: str) -> ServiceState | None:
+    """The state of a service; None where it is not installed, where no systemd runs, or where it does not answer."""
+    shown = _shown("LoadState,ActiveState,UnitFileState,StatusText", unit)
+    values = dict(line.split("=", 1) for line in (shown or "").splitlines() if "=" in line)
+    if values.get("LoadState") != "loaded":
+        return None
+    return ServiceState(
+        values.get("UnitFileState") == "enabled", values.get("ActiveState", ""), values.get("StatusText", "")
+    )
+
+
+def status_text(unit: str) -> str:
+    """What a unit said last of itself (`STATUS=`); empty where it said nothing, or where no systemd answers."""
+    return (_shown("StatusText", unit) or "").removeprefix("StatusText=").strip()
+
+
+def _shown(properties: str, *units: str) -> str | None:
+    """What `systemctl show` says; None where no systemd runs, or where it does not answer."""
     if not _RUNS_HERE.is_dir():
         return None
-    units = [f"portfolio-{job}@{site}.timer" for job in _JOBS]
     try:
-        done = subprocess.run(  # noqa: S603  (an argument list; the site's name was checked)
-            ["systemctl", "show", f"--property={_PROPERTIES}", *units],  # noqa: S607
+        done = subprocess.run(  # noqa: S603  (an argument list)
+            ["systemctl", "show", f"--property={properties}", "--", *units],  # noqa: S607
             capture_output=True,
             text=True,
             timeout=_TIMEOUT,
@@ -50,24 +86,7 @@ def timer_states(site: str) -> dict[str, TimerState] | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return parse(done.stdout)
-
-
-def status_text(unit: str) -> str:
-    """What a unit said last of itself (`STATUS=`); empty where it said nothing, or where no systemd answers."""
-    if not _RUNS_HERE.is_dir():
-        return ""
-    try:
-        done = subprocess.run(  # noqa: S603  (an argument list)
-            ["systemctl", "show", "--value", "--property=StatusText", "--", unit],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
+    return done.stdout
 
 
 def parse(text: str) -> dict[str, TimerState]:

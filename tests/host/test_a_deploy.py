@@ -116,6 +116,9 @@ def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data
     deployed.run("systemctl", "start", "portfolio-logs-rotate@home.service", "portfolio-check@home.service")
 
     assert "blog" not in deployed.run("systemctl", "list-timers", "--all", "--no-pager", "portfolio-*")
+    assert deployed.show("portfolio-archive@blog.service", "ActiveState") == "inactive"
+    assert deployed.show("portfolio-archive@blog.service", "UnitFileState") == "disabled"
+    assert deployed.show("portfolio-archive@home.service", "User") == "1003"
     deployed.run("test", "-e", "/srv/blog/blog.db")
     assert deployed.run("ls", "/srv/blog/kept/daily").split()
     deployed.deploy()

@@ -52,14 +52,14 @@ def require_well(host: Host) -> None:
 
 def test_over_the_live_database_under_load_and_back(deployed: Host) -> None:
     mark(deployed)
-    mode = deployed.run("stat", "-c", "%a", str(DATABASE))
+    mode, since = deployed.run("stat", "-c", "%a", str(DATABASE)), deployed.now()
     deployed.run(*RESTORE)
     assert not marked(deployed)
     require_well(deployed)
     assert deployed.run("stat", "-c", "%a", str(DATABASE)) == mode
     [kept] = [name for name in deployed.files("event-triggered") if name.startswith("before-restore-")]
     assert deployed.run("stat", "-c", "%u:%g", f"{ROOT}/backups/event-triggered/{kept}").strip() == "1001:1001"
-    [entry] = deployed.journal(f"MESSAGE_ID={messages.RESTORED.id}")
+    [entry] = deployed.journal(f"MESSAGE_ID={messages.RESTORED.id}", since=since)
     assert entry["PORTFOLIO_SITE"] == "shop"
 
     deployed.run("portfolio-ops", "--site", "shop", "restore", "undo", "--yes")
@@ -265,17 +265,23 @@ def test_the_doctor_finds_the_host_in_order(deployed: Host) -> None:
     assert done.returncode == 0, done.stdout
     assert "in the units' sandbox the data can be read" in done.stdout
     assert "runs SQLite 3." in done.stdout
+    assert "portfolio-archive@shop.service runs. Timeline " in done.stdout
     if deployed.suite == "trixie":
         assert "grows without a limit" in done.stdout
 
 
-@pytest.mark.parametrize("fault", ["timer", "side file"])
+@pytest.mark.parametrize("fault", ["timer", "archive", "side file"])
 def test_the_doctor_finds_what_is_wrong(deployed: Host, fault: str) -> None:
     harm, words, mend = {
         "timer": (
             ["systemctl", "stop", "portfolio-drill@shop.timer"],
             "portfolio-drill@shop.timer does not run",
             ["systemctl", "start", "portfolio-drill@shop.timer"],
+        ),
+        "archive": (
+            ["systemctl", "stop", "portfolio-archive@shop.service"],
+            "portfolio-archive@shop.service does not run",
+            ["systemctl", "start", "portfolio-archive@shop.service"],
         ),
         "side file": (
             ["chown", "root:", f"{DATABASE}-shm"],

@@ -1,6 +1,7 @@
 """The guides are true: every command that they show is run here, in order, on a site under load."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ def script(name: str) -> str:
 
 @pytest.mark.parametrize("name", ["operate.md", "restore.md"])
 def test_every_command_of_a_guide_works(deployed: Host, name: str) -> None:
+    deployed.until(lambda: bool(deployed.tool("list", "points")["windows"]), "there are moments to restore")
+    time.sleep(5)
     deployed.run("bash", "-s", text=script(name), timeout=400)
     commits = deployed.site_commits()
     deployed.until(lambda: deployed.site_commits() != commits, "the site writes")

@@ -17,6 +17,7 @@ import pytest
 from portfolio_ops.config import Site
 from portfolio_ops.doctor import data, engines, machine, sandbox
 from portfolio_ops.doctor.finding import Finding, Level
+from portfolio_ops.host.timers import ServiceState
 from portfolio_ops.store.artifact import Kind
 from tests.integration.test_jobs import planted
 
@@ -293,6 +294,28 @@ def test_a_sandbox_that_does_not_answer_is_a_fault(site: Site, tmp_path: Path, m
     monkeypatch.setattr(os, "getuid", lambda: 0)
     [found] = machine._sandbox(site)
     assert (found.level, found.subject) == (Level.FAULT, "sandbox")
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "words"),
+    [
+        (ServiceState(enabled=True, active="active", said="Timeline x"), Level.OK, "runs. Timeline x"),
+        (ServiceState(enabled=True, active="inactive", said=""), Level.FAULT, "does not run (inactive)"),
+        (ServiceState(enabled=True, active="activating", said=""), Level.FAULT, "does not run (activating)"),
+        (ServiceState(enabled=True, active="failed", said="Lost"), Level.FAULT, "has failed for good: Lost"),
+        (ServiceState(enabled=False, active="active", said=""), Level.FAULT, "not after the next boot"),
+        (ServiceState(enabled=False, active="inactive", said=""), Level.ADVICE, "is not enabled"),
+        (ServiceState(enabled=False, active="failed", said=""), Level.FAULT, "has failed for good"),
+    ],
+)
+def test_whether_the_archive_runs(
+    site: Site, monkeypatch: pytest.MonkeyPatch, state: ServiceState, level: Level, words: str
+) -> None:
+    monkeypatch.setattr(machine, "service_state", lambda _: state)
+    [found] = machine._archive(site)
+    assert found.level is level
+    assert words in found.text
+    assert bool(found.cure) is (level is not Level.OK)
 
 
 def test_a_writer_at_its_own_offset_is_named(site: Site) -> None:

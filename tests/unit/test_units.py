@@ -9,11 +9,15 @@ import pytest
 from portfolio_ops.config import parse_duration
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.host import timers
+from portfolio_ops.jobs import follow
 from portfolio_ops.jobs.run import DRILL, JOBS
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 JOB_UNITS = ("portfolio-backup-daily@", "portfolio-backup-social@", "portfolio-logs-rotate@")
-SANDBOXED = (*JOB_UNITS, *(f"portfolio-{name}@" for name in ("check", "drill", "doctor", "alert", "ping", "well")))
+SANDBOXED = (
+    *JOB_UNITS,
+    *(f"portfolio-{name}@" for name in ("archive", "check", "drill", "doctor", "alert", "ping", "well")),
+)
 
 
 def settings(name: str) -> dict[str, list[str]]:
@@ -32,7 +36,7 @@ def seconds(text: str) -> float:
 @pytest.mark.parametrize("name", SANDBOXED)
 def test_all_stand_in_the_same_sandbox(name: str) -> None:
     def sandbox(unit: str) -> list[str]:
-        text = (SYSTEMD / f"{unit}.service").read_text().partition("# --- Sandbox.")[2]
+        text = (SYSTEMD / f"{unit}.service").read_text().partition("# --- Sandbox.")[2].partition("[Install]")[0]
         return [line for line in text.splitlines() if line and not line.startswith("#")]
 
     assert sandbox(name) == sandbox(SANDBOXED[0])
@@ -46,7 +50,21 @@ def test_a_job_that_fails_slowly_is_not_tried_for_ever(name: str) -> None:
     assert burst * (seconds(unit["TimeoutStartSec"][0]) + seconds(unit["RestartSec"][0])) < interval
 
 
-@pytest.mark.parametrize("name", JOB_UNITS)
+def test_an_archive_that_crashes_in_a_loop_ends_in_an_alert() -> None:
+    unit = settings("portfolio-archive@.service")
+    burst, interval = int(unit["StartLimitBurst"][0]), seconds(unit["StartLimitIntervalSec"][0])
+    slowest = max(
+        seconds(unit["TimeoutStartSec"][0]) + seconds(unit["TimeoutStopSec"][0]), seconds(unit["WatchdogSec"][0])
+    )
+    assert burst * (slowest + seconds(unit["RestartSec"][0])) < interval
+    assert unit["OnFailure"] == ["portfolio-alert@%n.service"]
+
+
+def test_the_archive_reports_three_times_before_the_watchdog_bites() -> None:
+    assert seconds(settings("portfolio-archive@.service")["WatchdogSec"][0]) >= 3 * follow._ALIVE
+
+
+@pytest.mark.parametrize("name", [*JOB_UNITS, "portfolio-archive@"])
 def test_only_what_may_heal_is_tried_again(name: str) -> None:
     codes = {int(code) for code in settings(f"{name}.service")["RestartPreventExitStatus"][0].split()}
     assert codes == {ExitCode.USAGE, ExitCode.NOT_PERMITTED, ExitCode.REFUSED}
