@@ -5,12 +5,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 
 import apsw
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import PortfolioOpsError, explained
+from portfolio_ops.errors import NotFoundError, PortfolioOpsError, explained
 from portfolio_ops.host import messages
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, notify
@@ -58,7 +59,8 @@ def archive(site: Site, *, once: bool, wait: timedelta) -> None:
                     raise _ours(error, site) from error
                 failures = 0 if time.monotonic() - began > _PAUSES[-1] else failures
                 _tell(site, log, _ours(error, site), failures)
-                _rest(watch, orders, _PAUSES[min(failures, len(_PAUSES) - 1)])
+                missing = site.database.resolve() if isinstance(error, NotFoundError) else None
+                _rest(watch, orders, _PAUSES[min(failures, len(_PAUSES) - 1)], missing)
                 failures += 1
 
 
@@ -97,12 +99,13 @@ def _tell(site: Site, log: Log, failure: PortfolioOpsError, failures: int) -> No
         )
 
 
-def _rest(watch: Watch, orders: Orders, seconds: float) -> None:
-    """A pause, ended by an order to stop."""
+def _rest(watch: Watch, orders: Orders, seconds: float, missing: Path | None = None) -> None:
+    """A pause, ended by an order to stop; or by the coming of a file that was missing."""
     deadline = time.monotonic() + seconds
     while not orders.stop and (left := deadline - time.monotonic()) > 0:
         notify("WATCHDOG=1")
-        watch.wait(min(left, 1.0))
+        if missing in watch.wait(min(left, 1.0)):
+            return
         if left > _POLL:
             time.sleep(_POLL)  # the site's writes would wake us all the time
 

@@ -118,8 +118,16 @@ def _job_health(site: Site, job: Job, found: catalogue.Catalogue, timer: TimerSt
     state, why = _judged(job, record, success, timer, now)
     if state == RUNNING and not lock.is_held(site.state, job.kind.value):
         state, why = FAILED, "the last run ended without a word: killed, or a power cut"
+    if job is BASE and state == FAILED and record is not None and _made_up_for(record.latest, found, now):
+        state, why = OK, ""
     limit = format_duration(limit_of(site.retention, job.kind))
     return JobHealth(job, state, why, success, timer, len(artifacts), sum(each.bytes for each in artifacts), limit)
+
+
+def _made_up_for(failed: runs.Run, found: catalogue.Catalogue, now: datetime) -> bool:
+    """Whether there was a whole backup of any kind since a base could not be made: that serves as one as well."""
+    newest = catalogue.newest_database(found, now)
+    return newest is not None and newest.taken > datetime.fromisoformat(failed.started)
 
 
 def _drill_health(site: Site, found: catalogue.Catalogue, timer: TimerState | None, now: datetime) -> JobHealth:

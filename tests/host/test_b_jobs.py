@@ -16,8 +16,10 @@ DATABASE = ROOT / "data/portfolio.sqlite"
 
 
 def start(host: Host, job: str, site: str = "shop") -> None:
-    host.run("systemctl", "reset-failed", f"portfolio-{job}@{site}.service")
-    host.run("systemctl", "start", f"portfolio-{job}@{site}.service")
+    unit = f"portfolio-{job}@{site}.service"
+    host.run("systemctl", "reset-failed", unit)
+    done = host.try_run("systemctl", "start", unit)
+    assert done.returncode == 0, host.run("journalctl", "--no-pager", "--lines=20", f"--unit={unit}")
 
 
 def owners(host: Host) -> set[str]:
@@ -220,6 +222,7 @@ def test_a_job_that_fails_is_tried_again_alerts_once_and_prunes_nothing(deployed
         deployed.run("rm", drop_in)
         deployed.run("systemctl", "daemon-reload")
         deployed.start_site()
+    deployed.until(lambda: deployed.tool("status")["archive"]["why"] == "", "the archive goes on", 20)
     start(deployed, "backup-daily")
     assert len(deployed.files("daily")) == len(before) + 1
 

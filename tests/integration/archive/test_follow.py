@@ -157,6 +157,17 @@ def test_a_replaced_database_begins_a_timeline_of_its_own(yard: Yard) -> None:
     assert found[max(found)][-1] == last_state(yard)
 
 
+def test_a_database_that_comes_late_is_followed_at_once(yard: Yard) -> None:
+    yard.start_archive()
+    yard.wait_for_base()
+    away = yard.database.with_name("away")
+    yard.database.rename(away)
+    yard.until(lambda: yard.said().count("does not exist") >= 4, "its pauses grow to ten seconds")
+    away.rename(yard.database)
+    yard.until(lambda: len(timeline.ids(yard.site.backups)) == 2, "a timeline begins", 4)
+    yard.end_archive()
+
+
 def test_nothing_is_written_into_the_database(yard: Yard) -> None:
     before = yard.database.stat()
     yard.start_archive()
