@@ -22,7 +22,7 @@ from portfolio_ops.sqlite.connection import explained as explained_by_sqlite
 from portfolio_ops.sqlite.lineage import TimelineEndedError
 from portfolio_ops.sqlite.pin import pinned
 from portfolio_ops.sqlite.tail import DamagedWalError
-from portfolio_ops.store import runs
+from portfolio_ops.store import runs, timeline
 from portfolio_ops.store.lock import held, is_held
 
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -39,11 +39,11 @@ def archive(site: Site, *, once: bool, wait: timedelta) -> None:
     log, orders = Log(site=site.name, job="archive"), Orders(give_way=lambda: is_held(site.state, EXCHANGE))
     with held(site.state, ARCHIVING, wait=wait, on_wait=lambda _: None), Watch() as watch, _stopping(orders, watch):
         notify("READY=1")
-        failures = 0
+        failures, ended = 0, ""
         while not orders.stop:
             began = time.monotonic()
             try:
-                _pass(site, log, watch, orders, once=once)
+                _pass(site, log, watch, orders, ended, once=once)
                 failures = 0
                 if once or orders.stop:
                     runs.finish(site.state, ARCHIVING, succeeded=True, message="stopped")
@@ -52,6 +52,7 @@ def archive(site: Site, *, once: bool, wait: timedelta) -> None:
                 damaged = isinstance(error, DamagedWalError)
                 kind = messages.WAL_DAMAGED if damaged else messages.TIMELINE_ENDED
                 log.event(kind, f"The timeline ended: {error.message}", suggestion=error.suggestion)
+                ended = next(reversed(timeline.ids(site.backups)), "")
                 if time.monotonic() - began < _PAUSES[-1]:
                     _rest(watch, orders, _PAUSES[0])
             except (PortfolioOpsError, OSError, apsw.Error) as error:
@@ -73,7 +74,7 @@ def make_base(site: Site, *, wait: timedelta) -> Outcome:
     return run_job(site, BASE, lambda task: [back_up(task, "base-%Y-%m-%d-%H%M%S", {})], wait=wait)
 
 
-def _pass(site: Site, log: Log, watch: Watch, orders: Orders, *, once: bool) -> None:
+def _pass(site: Site, log: Log, watch: Watch, orders: Orders, ended: str, *, once: bool) -> None:
     """From opening the database to closing it: until told to stop, or until a restore waits."""
     while orders.give_way() and not orders.stop:
         _rest(watch, orders, _POLL)
@@ -81,7 +82,7 @@ def _pass(site: Site, log: Log, watch: Watch, orders: Orders, *, once: bool) -> 
     watch.add(site.state)
     with held(site.state, PINNED, wait=timedelta(), on_wait=lambda _: None), pinned(site.database) as pin:
         runs.begin(site.state, ARCHIVING)
-        Follower(site, pin, log, watch, orders).run(once=once)
+        Follower(site, pin, log, watch, orders, ended=ended).run(once=once)
 
 
 def _tell(site: Site, log: Log, failure: PortfolioOpsError, failures: int) -> None:

@@ -21,7 +21,7 @@ from portfolio_ops.jobs.chapter import Chapter
 from portfolio_ops.sqlite.increment import Increment
 from portfolio_ops.sqlite.pin import Outcome, Pin
 from portfolio_ops.sqlite.snapshot import Position
-from portfolio_ops.sqlite.tail import Tail
+from portfolio_ops.sqlite.tail import DamagedWalError, Tail
 from portfolio_ops.sqlite.wal_header import Checksum
 from portfolio_ops.sqlite.wal_index import WalIndex
 from portfolio_ops.store import catalogue, timeline
@@ -59,33 +59,46 @@ class Follower:
     Args:
         pin: Held by the caller.
         orders: Looked at all the time.
+        ended: A timeline that is in doubt: it is not gone on with.
     """
 
-    def __init__(self, site: Site, pin: Pin, log: Log, watch: Watch, orders: Orders) -> None:
+    def __init__(self, site: Site, pin: Pin, log: Log, watch: Watch, orders: Orders, *, ended: str = "") -> None:
         self._site, self._pin, self._log, self._watch, self._orders = site, pin, log, watch, orders
         self._index = pin.look()
-        self._tail, self._chapter, self.timeline = self._begin()
-        self._base = _Base(site, log, timeline.began(self.timeline))
+        self._tail, self._chapter, self.timeline = self._begin(ended)
+        self._base = _Base(site, log, timeline.began(self.timeline), resumed=self._chapter.last is not None)
         self._longest_stall = 0.0
 
-    def _begin(self) -> tuple[Tail, Chapter, str]:
+    def _begin(self, ended: str) -> tuple[Tail, Chapter, str]:
         """Go on with the newest timeline if that can be proved, else begin another."""
         site, page_size = self._site, self._pin.page_size
         resumed = _resumable(site, self._index, self._pin)
-        if resumed is not None:
+        if resumed is not None and resumed[1].head.timeline != ended:
             tail, increment = resumed
             name = increment.head.timeline
             words = f"Going on with timeline {name} from frame {tail.position.frame}"
             self._log.event(messages.ARCHIVE_RESUMED, words, timeline=name)
             return tail, Chapter(site, name, page_size, increment.link, increment.cuts[-1].seen), name
-        name = timeline.new_id(datetime.now(UTC))
-        tail = Tail(self._pin, Position(self._index.salts.hex(), self._index.frames))
-        tail.begin()
+        tail = self._tail_from_here()
+        name = timeline.new_id(datetime.now(UTC))  # after the look: what was taken since then, lies in it
         folder = timeline.folder_of(site.backups, name)
         folder.mkdir(mode=0o750, parents=True)
         fsync_directory(folder.parent)
         self._log.event(messages.TIMELINE_BEGUN, f"Timeline {name} begins", timeline=name)
         return tail, Chapter(site, name, page_size, None, None), name
+
+    def _tail_from_here(self) -> Tail:
+        """The end of what is committed. Just then the site may begin the WAL anew: that is no damage."""
+        while True:
+            tail = Tail(self._pin, Position(self._index.salts.hex(), self._index.frames))
+            try:
+                tail.begin()
+            except DamagedWalError:
+                salts, self._index = self._index.salts, self._pin.look()
+                if self._index.salts == salts:
+                    raise
+            else:
+                return tail
 
     def run(self, *, once: bool) -> None:
         """Follow until told to stop, or, if `once`, until what is committed now is archived and a base is there."""
@@ -167,6 +180,9 @@ def _resumable(site: Site, index: WalIndex, pin: Pin) -> tuple[Tail, Increment] 
     The last archived frame must be the same to its checksum. After a power cut, a database whose `synchronous` is
     NORMAL may have lost commits that are archived, and made others in their place. What is remembered of it is not
     synced: it outlives a killed daemon, and where a power cut takes it, a new timeline is right.
+
+    What came since must be held, too. Where all of it is in the main file already, the site's next write begins the WAL
+    anew, before we have read it perhaps.
     """
     names = timeline.ids(site.backups)
     last = timeline.newest(site.backups, names[-1]) if names else None
@@ -174,6 +190,8 @@ def _resumable(site: Site, index: WalIndex, pin: Pin) -> tuple[Tail, Increment] 
         return None
     cut = last.cuts[-1]
     if cut.position.salts != index.salts.hex() or cut.position.frame > index.frames:
+        return None
+    if pin.may_end and cut.position.frame < index.frames:
         return None
     tail = Tail(pin, cut.position)
     try:
@@ -209,12 +227,12 @@ class _Base:
     Made by another process: closing the database's file in this one would drop the locks of the pin (fcntl(2)).
     """
 
-    def __init__(self, site: Site, log: Log, since: datetime) -> None:
+    def __init__(self, site: Site, log: Log, since: datetime, *, resumed: bool) -> None:
         self._site, self._log = site, log
         self._process: subprocess.Popen[bytes] | None = None
         newest = catalogue.newest_database(catalogue.scan(site.backups, site.name))
-        # Whatever was taken since the timeline began, lies in it.
-        self._needed = newest is None or newest.taken < since
+        # Whatever was taken since the timeline began, lies in it; nothing that there is when it begins.
+        self._needed = not resumed or newest is None or newest.taken < since
         self._due = self._first_due()
 
     def _first_due(self) -> float:

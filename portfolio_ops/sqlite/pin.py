@@ -95,8 +95,17 @@ class Pin:
         self._may_end = self._last.frames == self._last.backfilled
         self.look()
 
+    @property
+    def may_end(self) -> bool:
+        """Whether all of the generation was in the main file when our lock last moved: it may be overwritten any time.
+
+        After `advance` and `seal` all of it is archived then. Where a pin has only just been taken, nothing is said of
+        that.
+        """
+        return self._may_end
+
     def look(self) -> WalIndex:
-        """The WAL of now. Its frames up to `frames` stay readable until `advance` or `seal` is called.
+        """The WAL of now. Its frames up to `frames` stay readable until `advance` or `seal` is called, or it `may_end`.
 
         Raises:
             TimelineEndedError: It is not the continuation of what was seen before. The pin is of no more use.

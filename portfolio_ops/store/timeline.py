@@ -18,7 +18,7 @@ from portfolio_ops.sqlite.increment import RAW, Increment, scan
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
 
-_ID = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}Z-[0-9a-f]{6}")
+_ID = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
 SUFFIX = ".wal.zst"
 MINUTE, HOUR = 60, 3600
 """Resolutions of files that were merged, in seconds."""
@@ -43,8 +43,12 @@ class Timeline:
 
 
 def new_id(now: datetime) -> str:
-    """The name of a timeline that begins now."""
-    return f"{now.astimezone(UTC):%Y-%m-%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    """The name of a timeline that begins now.
+
+    To the microsecond: an archive that is killed and started again can begin two in one second, and what was taken just
+    before the second began is no base of it.
+    """
+    return f"{now.astimezone(UTC):%Y-%m-%dT%H%M%S.%fZ}-{secrets.token_hex(3)}"
 
 
 def folder_of(backups: Path, timeline: str) -> Path:
@@ -72,7 +76,7 @@ def newest_base(backups: Path, site: str) -> Artifact | None:
 
 def began(timeline: str) -> datetime:
     """When a timeline began, as its name says."""
-    return datetime.strptime(timeline.partition("Z")[0], "%Y-%m-%dT%H%M%S").replace(tzinfo=UTC)
+    return datetime.strptime(timeline.partition("Z")[0], "%Y-%m-%dT%H%M%S.%f").replace(tzinfo=UTC)
 
 
 def newest(backups: Path, timeline: str) -> Increment | None:

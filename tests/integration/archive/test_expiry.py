@@ -56,7 +56,7 @@ def test_a_timeline_that_is_over_goes_whole_once_a_newer_backup_is_there(
         first.base()
         first.change("INSERT INTO comments(body) VALUES('1')")
     monkeypatch.setattr(
-        timeline, "new_id", lambda _: f"{datetime.now(UTC) + timedelta(seconds=2):%Y-%m-%dT%H%M%SZ}-ffffff"
+        timeline, "new_id", lambda _: f"{datetime.now(UTC) + timedelta(seconds=2):%Y-%m-%dT%H%M%S.%fZ}-ffffff"
     )
     with archiving(site) as second:
         second.change("INSERT INTO comments(body) VALUES('2')")
