@@ -59,6 +59,13 @@ class Watch:
             os.read(self._wake_end, _BUFFER)
         return self._changed() if self._descriptor in ready else set()
 
+    def pause(self, seconds: float) -> None:
+        """Sleep, whatever changes meanwhile, and forget that it did; only `interrupt` ends it early."""
+        ready, _, _ = select.select([self._wake_end], [], [], seconds)
+        if ready:
+            os.read(self._wake_end, _BUFFER)
+        self._changed()
+
     def interrupt(self) -> None:
         """End a `wait`, or the next one; for signal handlers."""
         try:

@@ -2,14 +2,11 @@
 
 import contextlib
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
@@ -17,6 +14,7 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.files import fsync_directory
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, notify
+from portfolio_ops.jobs.base import Base
 from portfolio_ops.jobs.chapter import Chapter
 from portfolio_ops.sqlite.increment import Increment
 from portfolio_ops.sqlite.pin import Outcome, Pin
@@ -24,7 +22,7 @@ from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.tail import DamagedWalError, Tail
 from portfolio_ops.sqlite.wal_header import Checksum
 from portfolio_ops.sqlite.wal_index import WalIndex
-from portfolio_ops.store import catalogue, timeline
+from portfolio_ops.store import timeline
 
 _EVERY = 1.0
 """Seconds between two flushes at least: the resolution of what can be restored."""
@@ -35,10 +33,6 @@ _SEAL_FRAMES = 800
 
 _SEAL_AGAIN = 5.0
 _ALIVE = 20.0  # a third of the unit's WatchdogSec=
-_BASE_BYTES_PER_SECOND = 5e6
-"""Bases follow each other no faster than that: some 5 % of the time that a disk takes for them."""
-
-_BASE_AGAIN = 600.0
 _MEMORY = "archive-position"
 
 
@@ -66,8 +60,11 @@ class Follower:
         self._site, self._pin, self._log, self._watch, self._orders = site, pin, log, watch, orders
         self._index = pin.look()
         self._tail, self._chapter, self.timeline = self._begin(ended)
-        self._base = _Base(site, log, timeline.began(self.timeline), resumed=self._chapter.last is not None)
+        self._base = Base(site, log, timeline.began(self.timeline), resumed=self._chapter.last is not None)
         self._longest_stall = 0.0
+        self._told = ""
+        database = site.database.resolve()
+        self._names = {database, database.with_name(f"{database.name}-wal")}
 
     def _begin(self, ended: str) -> tuple[Tail, Chapter, str]:
         """Go on with the newest timeline if that can be proved, else begin another."""
@@ -114,30 +111,43 @@ class Follower:
                 if not sealed and now >= seal_at and self._index.frames:
                     sealed = now if self._seal() else 0.0
                     seal_at = now + _SEAL_AGAIN
-                if self._orders.stop or self._orders.give_way() or (once and self._base.is_there()):
+                self._base.look()
+                if once:
+                    self._base.require_no_failure()
+                if self._orders.stop or self._orders.give_way() or (once and self._base.is_there):
                     self._flush_all()
                     return
-                self._base.look()
-                dirty |= self._sleep(
-                    self._next(now, dirty=dirty, flushed=flushed, sealed=bool(sealed), seal_at=seal_at)
-                )
+                seconds = self._next(now, dirty=dirty, flushed=flushed, sealed=bool(sealed), seal_at=seal_at)
+                dirty = self._sleep(seconds, dirty=dirty)
 
     def _next(self, now: float, *, dirty: bool, flushed: float, sealed: bool, seal_at: float) -> float:
         """Seconds until there is something to do even if nothing happens."""
-        moments = [now + _ALIVE]
+        moments = [now + _ALIVE, self._base.next_look(now)]
         if dirty:
             moments.append(flushed + _EVERY)
         if not sealed and self._index.frames:
             moments.append(seal_at)
         return max(0.0, min(moments) - now)
 
-    def _sleep(self, seconds: float) -> bool:
-        """Wait for a change; gives whether the database's files changed."""
-        notify(f"WATCHDOG=1\nSTATUS={self._status()}")
-        changed = self._watch.wait(seconds)
-        name = self._site.database.resolve().name
-        names = {name, f"{name}-wal"}
-        return any(path.name in names for path in changed)
+    def _sleep(self, seconds: float, *, dirty: bool) -> bool:
+        """Wait for a change, or for the next flush if there was one; gives whether there was one."""
+        notify("WATCHDOG=1")
+        if (status := self._status()) != self._told:
+            notify(f"STATUS={status}")
+            self._told = status
+        if dirty:
+            # A busy site would wake us at each of its writes, to tell what we know.
+            self._watch.pause(seconds)
+            return True
+        return not self._names.isdisjoint(self._watch.wait(seconds)) or self._is_behind()
+
+    def _is_behind(self) -> bool:
+        """Whether there are commits that no change of a file tells of any more.
+
+        A commit is in the index only when its frames are synced. Woken by the frames, we may have looked too early.
+        """
+        index = self._pin.look()
+        return (index.salts, index.frames) != (self._index.salts, self._index.frames)
 
     def _status(self) -> str:
         last = f"last restore point {self._chapter.last:%H:%M:%S} UTC" if self._chapter.last else "no restore point yet"
@@ -219,62 +229,3 @@ def _remembered(state: Path) -> bytes:
 
 def _memory(chain: bytes, checksum: Checksum) -> bytes:
     return f"{chain.hex()} {checksum[0]:08x} {checksum[1]:08x}\n".encode()
-
-
-class _Base:
-    """A whole backup for the beginning of a timeline.
-
-    Made by another process: closing the database's file in this one would drop the locks of the pin (fcntl(2)).
-    """
-
-    def __init__(self, site: Site, log: Log, since: datetime, *, resumed: bool) -> None:
-        self._site, self._log = site, log
-        self._process: subprocess.Popen[bytes] | None = None
-        newest = catalogue.newest_database(catalogue.scan(site.backups, site.name))
-        # Whatever was taken since the timeline began, lies in it; nothing that there is when it begins.
-        self._needed = not resumed or newest is None or newest.taken < since
-        self._due = self._first_due()
-
-    def _first_due(self) -> float:
-        """Now; but a service that is started again and again does not fill the disk with bases."""
-        newest = timeline.newest_base(self._site.backups, self._site.name)
-        if newest is None:
-            return 0.0
-        apart = timedelta(seconds=newest.metadata.content.bytes / _BASE_BYTES_PER_SECOND)
-        wait = (newest.taken + apart - datetime.now(UTC)).total_seconds()
-        return time.monotonic() + min(max(0.0, wait), apart.total_seconds())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
-
-    def is_there(self) -> bool:
-        """Whether nothing is left to be made."""
-        self.look()
-        return not self._needed
-
-    def look(self) -> None:
-        """Begin it when it is due, and see whether it has ended."""
-        if self._process is None and self._needed and time.monotonic() >= self._due:
-            command = [sys.executable, "-c", _COMMAND, "--config", str(self._site.file), "archive", "base"]
-            environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
-            self._process = subprocess.Popen(  # noqa: S603  (ourselves)
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
-            )
-        if self._process is None or self._process.poll() is None:
-            return
-        self._needed = self._process.returncode != 0
-        if self._needed:
-            self._due = time.monotonic() + _BASE_AGAIN
-            self._log.event(
-                messages.ARCHIVE_FAILED,
-                f"The base of the timeline could not be made (exit code {self._process.returncode}); again in 10 min",
-            )
-        self._process = None
-
-
-_COMMAND = "from portfolio_ops.cli.main import main; main()"

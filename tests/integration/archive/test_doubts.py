@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from portfolio_ops.config import Site
+from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.follow import Follower, Orders
@@ -100,6 +101,13 @@ def test_a_base_of_the_same_second_is_none_of_the_next_timeline(site: Site, writ
     assert [window.timeline for window in windows(site)] == [first, second]
 
 
+def test_archiving_once_fails_where_no_base_can_be_made(site: Site) -> None:
+    site.file.write_text(site.file.read_text() + f'backups = "{site.root / "other"}"\n')  # of the other process only
+    (site.root / "other").write_text("no folder")
+    with following(site) as follower, pytest.raises(PortfolioOpsError, match="could not be made"):
+        follower.run(once=True)
+
+
 def test_a_timeline_in_doubt_is_not_gone_on_with(site: Site, writer: Writer) -> None:
     archived(site, writer)
     [doubtful] = timeline.ids(site.backups)
@@ -126,6 +134,16 @@ def test_the_wal_begun_anew_while_a_timeline_begins_is_no_damage(
         writer.run(CHANGE)
         follower.run(once=True)
     assert len(windows(site)) == 1
+
+
+def test_a_commit_that_no_event_tells_of_is_seen(site: Site, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With synchronous=FULL the frames are written, and seen, long before the index says that they are committed."""
+    archived(site, writer)
+    with following(site) as follower:
+        monkeypatch.setattr(Watch, "wait", lambda *_: set())
+        assert not follower._sleep(0.0, dirty=False)
+        writer.run(CHANGE)
+        assert follower._sleep(0.0, dirty=False)
 
 
 def damage_newest_frame(yard: Yard) -> None:
