@@ -33,8 +33,10 @@ class Chapter:
         since: Position,
         position: Position,
         seen: datetime,
+        *,
+        durable: bool,
     ) -> bytes:
-        """Add a flush, durably; gives the hash that names it.
+        """Add a flush, durable at once or after the next `sync`; gives the hash that names it.
 
         Raises:
             TimelineEndedError: The clock went back: moments would no longer be in order.
@@ -47,7 +49,7 @@ class Chapter:
             seen = self.last
         writer = self._writer_of(seen)
         _require_room(self._site.backups)
-        cut = writer.append(pages, database_pages, since, position, seen)
+        cut = writer.append(pages, database_pages, since, position, seen, durable=durable)
         self.last, self._link = seen, writer.link
         return cut.chain
 
@@ -63,6 +65,15 @@ class Chapter:
                 self._writer = IncrementWriter.create(path, head)
             self._hour = name
         return self._writer
+
+    def sync(self) -> None:
+        """Make durable what is not yet.
+
+        Raises:
+            OSError: The disk fails.
+        """
+        if self._writer is not None:
+            self._writer.sync()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -164,7 +164,12 @@ class Follower:
         with self._tail.changes(index) as changes:
             if changes is not None:
                 chain = self._chapter.append(
-                    changes.pages(), changes.database_pages, changes.since, changes.position, self._pin.looked
+                    changes.pages(),
+                    changes.database_pages,
+                    changes.since,
+                    changes.position,
+                    self._pin.looked,
+                    durable=not self._pin.holds_writers,
                 )
         if chain:
             remember(self._site.state, chain, self._tail.checksum)
@@ -173,6 +178,7 @@ class Follower:
         """Try to end the WAL's generation, so that it does not grow; gives whether that was done."""
         budget = self._site.archive.stall_budget.total_seconds()
         seal = self._pin.seal(self._flush, budget)
+        self._chapter.sync()
         self._index = seal.index
         if seal.stall > max(budget, self._longest_stall):
             self._log.event(

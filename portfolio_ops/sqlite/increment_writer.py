@@ -39,7 +39,7 @@ class IncrementWriter:
     Attributes:
         path: The file.
         head: What it says of itself.
-        end: How many bytes of it are durable.
+        end: How many bytes of it there are, but for what an append that did not end may have left behind them.
         link: What the next increment would follow on; None where there is no cut and nothing before it.
     """
 
@@ -114,6 +114,17 @@ class IncrementWriter:
         os.close(self._file)
         self._usable = False
 
+    def sync(self) -> None:
+        """Make all that was appended durable.
+
+        Raises:
+            OSError: The disk fails; the writer is of no more use.
+        """
+        usable, self._usable = self._usable, False
+        # Once it has failed, the kernel may forget what it could not write, and the next call would succeed.
+        os.fdatasync(self._file)
+        self._usable = usable
+
     def append(
         self,
         pages: Iterable[tuple[int, "ReadableBuffer"]],
@@ -121,8 +132,10 @@ class IncrementWriter:
         since: Position,
         position: Position,
         seen: datetime,
+        *,
+        durable: bool = True,
     ) -> Cut:
-        """Add a flush, durable on return.
+        """Add a flush.
 
         Args:
             pages: Number and content of each page that changed since `since`, as it is at `position`. Twice the same
@@ -131,6 +144,7 @@ class IncrementWriter:
             since: The state before: where the last flush ended, or what the file follows on.
             position: The state that is added.
             seen: When that was seen, with its time zone.
+            durable: Whether it has reached the disk on return. If not, `sync` sees to that, or the next one that is.
 
         Raises:
             OSError: The disk is full or fails; the file is as before. Where that cannot be known, as after a failed
@@ -155,6 +169,8 @@ class IncrementWriter:
             chain = chained(self._chain, fields)
             payload.seek(0)
             end = self._write(fields + chain, payload)
+            if durable:
+                self.sync()
         self._chain, self._cursor, self.end, self.link = chain, encoder.cursor, end, Link(chain, position)
         return replace(cut, end=end, chain=chain)
 
@@ -204,8 +220,6 @@ class IncrementWriter:
             os.ftruncate(self._file, self.end)
             self._usable = True
             raise
-        # Once it has failed, the kernel may forget what it could not write, and the next call would succeed.
-        os.fdatasync(self._file)
         self._usable = True
         return at
 

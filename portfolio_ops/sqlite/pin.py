@@ -82,6 +82,7 @@ class Pin:
         page_size: The database's, in bytes.
         wal: The open `-wal`, to read frames from. It is closed with the pin, by nobody else.
         looked: When the last look began, UTC: what was committed before is in what it saw.
+        holds_writers: Whether the site's writers are held off now, so that every millisecond counts.
     """
 
     def __init__(self, files: "dict[Path, int]", connections: list[apsw.Connection]) -> None:
@@ -91,6 +92,7 @@ class Pin:
         self.page_size = int(self._holder.pragma("page_size"))
         _begin(self._holder)
         self._last = read_wal_index(self._shm)
+        self.holds_writers = False
         self._mark = 0  # the held mark is at this frame or beyond it
         self._may_end = self._last.frames == self._last.backfilled
         self.look()
@@ -155,7 +157,7 @@ class Pin:
 
         Args:
             archive: Archives every frame up to the index's `frames`. It is called several times, the last time while
-                writers may be held off.
+                writers may be held off (`holds_writers`): then it need not wait for the disk.
             budget: Seconds to wait for the write lock at most, and to hold it at most before the checkpoint is given
                 up. One that has begun is not broken off.
 
@@ -184,6 +186,7 @@ class Pin:
 
     def _sealed_alone(self, archive: Callable[[WalIndex], None], began: float, budget: float) -> Seal:
         """Finish a seal under the write lock, which is let go."""
+        self.holds_writers = True
         try:
             index = self.look()
             archive(index)
@@ -196,6 +199,7 @@ class Pin:
                     sleep(_PAUSE)  # a reader or a checkpoint that is about to end
         finally:
             self._writer.execute("ROLLBACK")
+            self.holds_writers = False
         return Seal(Outcome.SEALED if self._may_end else Outcome.PARTIAL, self._last, perf_counter() - began)
 
     def _checkpoint(self) -> tuple[int, int]:

@@ -237,6 +237,7 @@ def test_writers_are_held_off_while_the_last_frames_are_archived(
     def archive(index: Any) -> None:
         pressed.archive(index)
         calls.append(index)
+        assert pressed.pin.holds_writers == (len(calls) > 3)
         if len(calls) > 3:
             with pytest.raises(AssertionError, match="locked"):
                 other.execute(WRITE)
@@ -245,6 +246,7 @@ def test_writers_are_held_off_while_the_last_frames_are_archived(
     assert seal.outcome is Outcome.SEALED
     assert 0 < seal.stall < BUDGET
     assert len(calls) == 4
+    assert not pressed.pin.holds_writers
     other.execute(WRITE)
     pressed.follow()
     assert pressed.salt_steps() == [1]

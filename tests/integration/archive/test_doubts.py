@@ -146,6 +146,24 @@ def test_a_commit_that_no_event_tells_of_is_seen(site: Site, writer: Writer, mon
         assert follower._sleep(0.0, dirty=False)
 
 
+def test_writers_are_not_held_while_the_disk_is_waited_for(
+    site: Site, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived(site, writer)
+    with pinned(site.database) as pin, Watch() as watch:
+        follower = Follower(site, pin, Log(site=site.name, job="archive"), watch, Orders())
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fdatasync", synced.append)
+        for held in (False, True):
+            pin.holds_writers = held
+            writer.run(CHANGE)
+            follower._flush_all()
+        assert len(synced) == 1
+        pin.holds_writers = False
+        assert follower._seal()
+        assert len(synced) >= 2
+
+
 def damage_newest_frame(yard: Yard) -> None:
     """Change the checksum of a frame that is committed, and that the archive has not read."""
     assert yard.archive is not None
