@@ -4,10 +4,15 @@ from datetime import timedelta
 
 import click
 
+from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import finish, wait_option
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
+from portfolio_ops.host import messages
+from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.archive import archive, make_base
+from portfolio_ops.moment import describe_moment, exact
+from portfolio_ops.restore.audit import State, audit
 
 
 @click.group("archive")
@@ -44,6 +49,50 @@ def once(context: Context, wait: timedelta) -> ExitCode:
     """
     archive(context.site(), once=True, wait=wait)
     return context.finish("archive once", {}, lambda: None)
+
+
+@command.command("verify", short_help="Read the archive back, and tell what is missing.")
+@click.pass_obj
+def verify(context: Context) -> ExitCode:
+    """Read every increment back, and tell of each span whether it is there, still to come, or lost.
+
+    The exit code is 9 if something is lost or damaged. Nothing is ever deleted or moved.
+    """
+    site = context.site()
+    pieces, damaged = audit(site)
+    log = Log(site=site.name, job="archive")
+    for path, reason in damaged:
+        cure = "make a whole backup: portfolio-ops backup daily; check the kernel log for I/O errors"
+        log.event(messages.ARTIFACT_BAD, f"The archive is damaged: {reason}", file=str(path), suggestion=cure)
+    data = {
+        "pieces": [
+            {
+                "timeline": each.timeline,
+                "from": exact(each.start),
+                "to": None if each.end is None else exact(each.end),
+                "state": each.state.value,
+                "why": each.why,
+            }
+            for each in pieces
+        ],
+        "damaged": [{"file": str(path), "reason": reason} for path, reason in damaged],
+    }
+
+    def human() -> None:
+        rows = [
+            [
+                each.timeline,
+                describe_moment(each.start),
+                "open" if each.end is None else describe_moment(each.end),
+                each.state.value,
+                each.why,
+            ]
+            for each in pieces
+        ]
+        print(present.table(["TIMELINE", "FROM", "TO", "STATE", "WHY"], rows) if rows else "nothing is archived yet")
+
+    bad = damaged or any(each.state is State.LOST for each in pieces)
+    return context.finish("archive verify", data, human, ExitCode.VERIFICATION_FAILED if bad else ExitCode.OK)
 
 
 @command.command("base", hidden=True)

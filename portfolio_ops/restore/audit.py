@@ -1,0 +1,176 @@
+"""Whether the archive holds what it should: every increment read back, and what is missing, and for how long it may be.
+
+Reads only. The `-shm` is opened and closed by its name: never call this in a process that has the database pinned. Its
+locks would be dropped by it (fcntl(2), "Advisory record locking").
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+
+from portfolio_ops.config import Site
+from portfolio_ops.errors import NotFoundError
+from portfolio_ops.restore.history import History, histories
+from portfolio_ops.restore.points import ARCHIVER, Window, damages, holes, windows_in
+from portfolio_ops.sqlite.increment import Cut
+from portfolio_ops.sqlite.increment_content import verify
+from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
+from portfolio_ops.store import catalogue
+from portfolio_ops.store.artifact import Kind
+from portfolio_ops.store.lock import is_held
+
+_SCANS = 5
+"""Ageing may replace files while they are read: it is looked again so often."""
+
+_CLOCKS = timedelta(seconds=2)  # file times are coarser than the moments of cuts
+
+
+class State(Enum):
+    """Of a piece that should be there."""
+
+    FOUND = "found"
+    DELAYED = "missing-delayed"
+    PENDING = "missing-pending"
+    LOST = "missing-lost"
+    HOLE = "hole"
+    """Between two timelines; it was told when the second began."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A span of a timeline, and whether it is there.
+
+    Attributes:
+        end: None where it goes on until now.
+        why: What is amiss, and the cure; empty where it is found.
+    """
+
+    timeline: str
+    start: datetime
+    end: datetime | None
+    state: State
+    why: str
+
+
+def audit(site: Site) -> tuple[list[Piece], list[tuple[Path, str]]]:
+    """What there is and what is missing, oldest first; and the files that are damaged, with what is wrong in each.
+
+    Raises:
+        NotFoundError: Files vanished each time that they were read.
+    """
+    for _ in range(_SCANS - 1):
+        try:
+            found = _read_back(site)
+        except NotFoundError:
+            continue
+        return _pieces(site, found), damages(found)
+    found = _read_back(site)
+    return _pieces(site, found), damages(found)
+
+
+def _read_back(site: Site) -> list[History]:
+    """Every timeline, each increment cut off before what is damaged in it."""
+    kinds = [kind for kind in Kind if kind.holds_database]
+    artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
+    found = []
+    for history in histories(site.backups, artifacts):
+        increments = []
+        for each in history.timeline.increments:
+            whole = verify(each)
+            increments.append(replace(whole, damaged=whole.damaged or each.damaged))
+        bases = [base.artifact for base in history.bases]
+        found.append(History(replace(history.timeline, increments=tuple(increments)), bases))
+    return found
+
+
+def _pieces(site: Site, found: Sequence[History]) -> list[Piece]:
+    runs, windows = is_held(site.state, ARCHIVER), windows_in(found)
+    pieces: list[Piece] = []
+    for history in found:
+        newest = history is found[-1]
+        own = [window for window in windows if window.timeline == history.timeline.id]
+        pieces += _of_timeline(history, own, newest=newest, runs=runs)
+        if newest:
+            pieces += _since(site, history, runs=runs)
+    by_first = {window.first: window.timeline for window in reversed(windows)}
+    own_holes = {(piece.start, piece.end) for piece in pieces if piece.state is State.LOST}
+    for hole in holes(windows):
+        if (hole.start, hole.end) not in own_holes:
+            pieces.append(Piece(by_first[hole.end], hole.start, hole.end, State.HOLE, hole.reason))
+    return sorted(pieces, key=lambda piece: (piece.start, piece.timeline))
+
+
+def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs: bool) -> list[Piece]:
+    """What is there of a timeline, and what lies between and behind it."""
+    name, lost = history.timeline.id, "it cannot be had again; restore a moment before or after it"
+    pieces = [Piece(name, window.first, window.last, State.FOUND, "") for window in own]
+    pieces += [Piece(name, hole.start, hole.end, State.LOST, f"{hole.reason}; {lost}") for hole in holes(own)]
+    cuts = [cut for increment in history.increments for cut in increment.cuts]
+    if not own and cuts:
+        pieces.append(_baseless(name, cuts, newest=newest, runs=runs))
+    last = max((window.last for window in own), default=None)
+    behind = max((cut.seen for cut in cuts), default=None)
+    if last is not None and behind is not None and behind > last:
+        pieces.append(Piece(name, last, behind, State.LOST, f"no base leads to it: an increment is missing; {lost}"))
+    for increment in history.timeline.increments:
+        if increment.damaged:
+            start = increment.cuts[-1].seen if increment.cuts else last
+            start = start or datetime.fromtimestamp(increment.path.stat().st_mtime, UTC)
+            pieces.append(Piece(name, start, None, State.LOST, f"{increment.path.name}: {increment.damaged}; {lost}"))
+    return pieces
+
+
+def _baseless(name: str, cuts: Sequence[Cut], *, newest: bool, runs: bool) -> Piece:
+    state = State.LOST if not newest else State.DELAYED if runs else State.PENDING
+    why = {
+        State.LOST: "no base was made of this timeline, and none can be made any more",
+        State.DELAYED: "the base is due; look again in a minute",
+        State.PENDING: "the base is still to be made; start the archive",
+    }[state]
+    return Piece(name, cuts[0].seen, cuts[-1].seen, state, why)
+
+
+def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:
+    """What was committed since the last cut of the newest timeline."""
+    if not history.increments:
+        return []
+    last = max((each.cuts[-1] for each in history.increments), key=lambda cut: cut.seen)
+    index = _index_of(site.database.resolve())
+    if index is None:
+        # No WAL: the last connection ended it. What it had committed is in the main file then, which says when.
+        try:
+            changed = datetime.fromtimestamp(site.database.stat().st_mtime, UTC)
+        except FileNotFoundError:
+            return []
+        if runs or changed <= last.seen + _CLOCKS:
+            return []
+        why = "the database changed, its WAL is gone; start the archive: it begins a new timeline"
+        return [Piece(history.timeline.id, last.seen, None, State.LOST, why)]
+    same = index.salts.hex() == last.position.salts
+    if same and index.frames == last.position.frame:
+        return []
+    if runs:
+        state, why = State.DELAYED, "the next flush is due; look again in a few seconds"
+    elif same and last.position.frame < index.frames and index.backfilled < index.frames:
+        state, why = State.PENDING, "the WAL still holds it; start the archive before the site checkpoints it"
+    else:
+        state = State.LOST
+        why = (
+            "the WAL holds it no longer, or may lose it at the next write; start the archive: it begins a new timeline"
+        )
+    return [Piece(history.timeline.id, last.seen, None, state, why)]
+
+
+def _index_of(database: Path) -> WalIndex | None:
+    """The database's wal-index; None where it has none."""
+    try:
+        descriptor = os.open(database.with_name(f"{database.name}-shm"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        return read_wal_index(descriptor)
+    finally:
+        os.close(descriptor)

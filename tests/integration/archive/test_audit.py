@@ -1,0 +1,87 @@
+"""What `archive verify` says of a whole archive, of a damaged one, and of commits that nobody has archived."""
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portfolio_ops.config import Site
+from portfolio_ops.store import timeline
+from tests.integration.archive.archiver import archiving
+from tests.integration.archive.conftest import Operator
+from tests.integration.archive.oracle import TOOL, Yard
+
+NOTE = "INSERT INTO comments(image, body) VALUES(1, hex(randomblob(20)))"
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Iterator[Yard]:
+    made = Yard(tmp_path)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def verified(yard: Yard, code: int) -> list[str]:
+    """The states that it tells, after checking its exit code."""
+    command: list[str | Path] = [TOOL, "--config", yard.file, "--json", "archive", "verify"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == code, result.stdout + result.stderr
+    data: Any = json.loads(result.stdout)["data"]
+    return [piece["state"] for piece in data["pieces"]]
+
+
+def archived(yard: Yard) -> sqlite3.Connection:
+    """A site that stays open, archived for a while, whose archive has ended."""
+    site = sqlite3.connect(yard.database, isolation_level=None)
+    yard.start_archive()
+    yard.wait_for_base()
+    site.execute("UPDATE counters SET n = n + 1")
+    yard.until(lambda: bool(cuts(yard)), "it is archived")
+    yard.end_archive()
+    return site
+
+
+def cuts(yard: Yard) -> list[object]:
+    names = timeline.ids(yard.site.backups)
+    found = timeline.read(yard.site.backups, names[-1]).increments if names else ()
+    return [cut for increment in found for cut in increment.cuts]
+
+
+def test_whole_then_pending_then_lost(yard: Yard) -> None:
+    with contextlib.closing(archived(yard)) as site:
+        assert verified(yard, 0) == ["found"]
+        site.execute("UPDATE counters SET n = n + 1")
+        assert verified(yard, 0) == ["found", "missing-pending"]
+        site.execute("PRAGMA wal_checkpoint(RESTART)")
+        site.execute("UPDATE counters SET n = n + 1")
+        assert verified(yard, 9) == ["found", "missing-lost"]
+
+
+def test_a_flipped_byte_is_lost_and_left_where_it_is(yard: Yard) -> None:
+    with contextlib.closing(archived(yard)):
+        (path,) = yard.site.backups.glob("wal/*/*.wal.zst")
+        data = bytearray(path.read_bytes())
+        data[-20] ^= 1
+        path.write_bytes(data)
+        assert "missing-lost" in verified(yard, 9)
+        assert path.read_bytes() == data
+
+
+def test_a_deleted_increment_in_the_middle_is_lost(site: Site, operator: Operator) -> None:
+    with archiving(site) as archiver:
+        archiver.base()
+        for _ in range(3):
+            archiver.writer.run(NOTE)
+            archiver.flush()
+            archiver.next_file()
+    assert "missing-lost" not in {piece["state"] for piece in operator.asked("archive", "verify")["pieces"]}
+    sorted(site.backups.glob("wal/*/*.wal.zst"))[1].unlink()
+    pieces = operator.asked("archive", "verify", code=9)["pieces"]
+    assert [piece["state"] for piece in pieces].count("missing-lost") == 1
