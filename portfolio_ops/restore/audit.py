@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NotFoundError
+from portfolio_ops.errors import BusyError, NotFoundError
 from portfolio_ops.restore.history import History, histories
 from portfolio_ops.restore.points import ARCHIVER, Window, damages, holes, windows_in
 from portfolio_ops.sqlite.increment import Cut
@@ -23,7 +23,7 @@ from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import is_held
 
 _SCANS = 5
-"""Ageing may replace files while they are read: it is looked again so often."""
+"""Ageing may replace files while they are read: it is looked so often at most."""
 
 _CLOCKS = timedelta(seconds=2)  # file times are coarser than the moments of cuts
 
@@ -58,17 +58,26 @@ class Piece:
 def audit(site: Site) -> tuple[list[Piece], list[tuple[Path, str]]]:
     """What there is and what is missing, oldest first; and the files that are damaged, with what is wrong in each.
 
+    Ageing may replace files while they are read. What is bad counts only if two looks in succession agree on it.
+
     Raises:
-        NotFoundError: Files vanished each time that they were read.
+        BusyError: No two did.
     """
-    for _ in range(_SCANS - 1):
+    before: object = None
+    for _ in range(_SCANS):
         try:
             found = _read_back(site)
         except NotFoundError:
             continue
-        return _pieces(site, found), damages(found)
-    found = _read_back(site)
-    return _pieces(site, found), damages(found)
+        pieces, damaged = _pieces(site, found), damages(found)
+        bad = damaged, [piece for piece in pieces if piece.state is State.LOST]
+        if bad in (([], []), before):
+            return pieces, damaged
+        before = bad
+    raise BusyError(
+        f"the archive changed each time that it was read, {_SCANS} times",
+        suggestion="try again when no ageing runs: portfolio-ops status",
+    )
 
 
 def _read_back(site: Site) -> list[History]:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from portfolio_ops.config import Site
+from portfolio_ops.restore import audit
 from portfolio_ops.store import timeline
+from portfolio_ops.store.timeline import Timeline
 from tests.integration.archive.archiver import archiving
 from tests.integration.archive.conftest import Operator
 from tests.integration.archive.oracle import TOOL, Yard
@@ -85,3 +87,23 @@ def test_a_deleted_increment_in_the_middle_is_lost(site: Site, operator: Operato
     sorted(site.backups.glob("wal/*/*.wal.zst"))[1].unlink()
     pieces = operator.asked("archive", "verify", code=9)["pieces"]
     assert [piece["state"] for piece in pieces].count("missing-lost") == 1
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_lost(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    with archiving(site) as archiver:
+        archiver.base()
+        archiver.writer.run(NOTE)
+        archiver.flush()
+    read = timeline.read
+    looks: list[str] = []
+
+    def vanishing(backups: Path, name: str) -> Timeline:
+        found = read(backups, name)
+        looks.append(name)
+        gone = ((found.folder / "gone.wal.zst", "there is no such file"),)
+        return Timeline(name, found.folder, (), gone) if len(looks) == 1 else found
+
+    monkeypatch.setattr(timeline, "read", vanishing)
+    pieces, damaged = audit.audit(site)
+    assert (len(looks), damaged) == (2, [])
+    assert audit.State.LOST not in {piece.state for piece in pieces}
