@@ -9,7 +9,8 @@ from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
-from portfolio_ops.jobs.drill import FAILED, INCONCLUSIVE, PASSED, drill
+from portfolio_ops.jobs.drill import drill
+from portfolio_ops.jobs.rehearsal import FAILED, INCONCLUSIVE, PASSED
 
 _CODES = {PASSED: ExitCode.OK, FAILED: ExitCode.VERIFICATION_FAILED, INCONCLUSIVE: ExitCode.FINDINGS}
 

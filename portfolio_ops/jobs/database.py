@@ -15,7 +15,7 @@ from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.run import Task
 from portfolio_ops.sqlite.check import check_database
 from portfolio_ops.sqlite.snapshot import Snapshot, snapshot
-from portfolio_ops.store import catalogue
+from portfolio_ops.store import catalogue, witness
 from portfolio_ops.store.artifact import Artifact, Kind, Metadata
 from portfolio_ops.store.publish import Draft
 
@@ -38,6 +38,8 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
     with Draft(task.folder) as draft:
         with snapshot(site.database, site.state) as image:
             taken = datetime.now(UTC)
+            if image.position is not None:
+                witness.ask(site.state, image.position)
             require_space(task.folder, _needed(site, kind, image.bytes))
             draft.write(_with_progress(image, log), size=image.bytes)
             details = {**details, **_described(image)}

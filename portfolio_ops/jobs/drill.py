@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 import apsw
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import PortfolioOpsError, VerificationError, explained
+from portfolio_ops.errors import PortfolioOpsError, VerificationError
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import write_atomically
 from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs.drill_archive import rehearse_archive
+from portfolio_ops.jobs.rehearsal import FAILED, PASSED, Rehearsal, words
 from portfolio_ops.jobs.run import DAILY, DRILL
 from portfolio_ops.jobs.scratch import scratch_folder
 from portfolio_ops.jobs.verify import condemn
@@ -29,7 +31,6 @@ from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind
 from portfolio_ops.store.lock import held
 
 _Result = TypeVar("_Result")
-PASSED, FAILED, INCONCLUSIVE = "passed", "failed", "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -55,26 +56,8 @@ class Report:
     evidence: tuple[str, ...]
 
 
-class _Rehearsal:
-    """What a drill has found so far."""
-
-    def __init__(self, site: Site, log: Log) -> None:
-        self.site, self.log = site, log
-        self.failures: list[str] = []
-        self.doubts: list[str] = []
-        self.evidence: list[str] = []
-        self.restored: list[str] = []
-        self.recovery_seconds: float | None = None
-
-    @property
-    def verdict(self) -> str:
-        if self.failures:
-            return FAILED
-        return INCONCLUSIVE if self.doubts else PASSED
-
-
 def drill(site: Site, *, wait: timedelta) -> Report:
-    """Rehearse a restore of the newest backup, of an older one chosen at random, and of the newest social export.
+    """Rehearse a restore of the newest backup, of an older one and a moment chosen at random, and of the newest export.
 
     Nothing is written to a live path. What is found is recorded, and in the journal.
 
@@ -85,12 +68,12 @@ def drill(site: Site, *, wait: timedelta) -> Report:
     log, began = Log(site=site.name, job=DRILL.name), time.monotonic()
     with held(site.state, DRILL.name, wait=wait, on_wait=lambda _: None):
         runs.begin(site.state, DRILL.name)
-        found = _Rehearsal(site, log)
+        found = Rehearsal(site, log)
         try:
             with scratch_folder(site, DRILL.name) as folder:
                 _rehearse(found, folder)
         except (PortfolioOpsError, OSError, apsw.Error) as error:
-            found.doubts.append(_words(error))
+            found.doubts.append(words(error))
         report = Report(
             found.verdict,
             datetime.now(UTC).isoformat(timespec="seconds"),
@@ -122,7 +105,7 @@ def _path(site: Site) -> Path:
     return site.state / "drill-report.json"
 
 
-def _rehearse(found: _Rehearsal, folder: Path) -> None:
+def _rehearse(found: Rehearsal, folder: Path) -> None:
     backups = catalogue.scan(found.site.backups, found.site.name)
     newest = catalogue.newest_database(backups)
     if newest is None:
@@ -148,9 +131,12 @@ def _rehearse(found: _Rehearsal, folder: Path) -> None:
         found.evidence.append("there is no older backup yet")
     exports = [artifact for artifact in backups.of(Kind.SOCIAL) if not artifact.put_away]
     _restore_social(found, exports, folder / "social")
+    record = runs.read(found.site.state, DRILL.name)
+    passed = None if record is None or record.success is None else datetime.fromisoformat(record.success.ended)
+    rehearse_archive(found, folder, passed or datetime.min.replace(tzinfo=UTC))
 
 
-def _require_fresh(found: _Rehearsal, newest: Artifact) -> None:
+def _require_fresh(found: Rehearsal, newest: Artifact) -> None:
     age, limit = datetime.now(UTC) - newest.taken, DAILY.overdue_after
     hours = int(age.total_seconds() // 3600)
     if limit is not None and age > limit:
@@ -164,7 +150,7 @@ def _require_fresh(found: _Rehearsal, newest: Artifact) -> None:
     found.evidence.append(f"the newest backup is {newest.path.name}, {hours} h old")
 
 
-def _restore(found: _Rehearsal, artifact: Artifact, path: Path) -> Staged | None:
+def _restore(found: Rehearsal, artifact: Artifact, path: Path) -> Staged | None:
     """Restore one; a bad one is a failure, and goes into quarantine."""
     found.log.progress(f"Restoring {artifact.path.name}")
     staged = _twice(found, artifact, lambda: stage_database(artifact, path, found.log))
@@ -176,7 +162,7 @@ def _restore(found: _Rehearsal, artifact: Artifact, path: Path) -> Staged | None
     return staged
 
 
-def _twice(found: _Rehearsal, artifact: Artifact, work: Callable[[], _Result]) -> _Result | None:
+def _twice(found: Rehearsal, artifact: Artifact, work: Callable[[], _Result]) -> _Result | None:
     """Do something with an artifact; if that finds it bad, again. Bad twice, it is put into quarantine.
 
     Returns:
@@ -193,18 +179,18 @@ def _twice(found: _Rehearsal, artifact: Artifact, work: Callable[[], _Result]) -
         found.failures.append(error.message)
         condemn(found.site, artifact, error.message, found.log)
     except (PortfolioOpsError, OSError) as error:
-        found.doubts.append(f"{artifact.path.name} could not be restored: {_words(error)}")
+        found.doubts.append(f"{artifact.path.name} could not be restored: {words(error)}")
     return None
 
 
-def _compare(found: _Rehearsal, staged: Staged, folder: Path) -> None:
+def _compare(found: Rehearsal, staged: Staged, folder: Path) -> None:
     """Hold the restored copy against the live database; where that cannot be read, the drill is inconclusive."""
     found.log.progress("Comparing with the live database")
     try:
         with reading_one_moment(found.site.database, folder) as live:
             result = compare(staged.path, live)
     except (PortfolioOpsError, OSError, apsw.Error) as error:
-        found.doubts.append(f"the live database could not be compared: {_words(error)}")
+        found.doubts.append(f"the live database could not be compared: {words(error)}")
         return
     # A table may have been made since the backup, and rowids may be chosen at random: doubts, not proofs.
     found.doubts += [f"the live table {name} is not in the newest backup" for name in result.missing]
@@ -212,7 +198,7 @@ def _compare(found: _Rehearsal, staged: Staged, folder: Path) -> None:
     found.evidence += [f"{name}: {then:,} rows restored, {now:,} live" for name, (then, now) in result.rows.items()]
 
 
-def _restore_social(found: _Rehearsal, exports: Sequence[Artifact], path: Path) -> None:
+def _restore_social(found: Rehearsal, exports: Sequence[Artifact], path: Path) -> None:
     if not exports:
         found.evidence.append("there is no social export yet")
         return
@@ -228,12 +214,6 @@ def _restore_social(found: _Rehearsal, exports: Sequence[Artifact], path: Path) 
         return
     found.restored.append(newest.path.name)
     found.evidence.append(f"{newest.path.name}: restores to {sum(rows.values()):,} rows of {len(rows)} tables")
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, PortfolioOpsError):
-        return error.message
-    return explained(error).message if isinstance(error, OSError) else str(error)
 
 
 def _tell(report: Report, log: Log) -> None:

@@ -3,8 +3,8 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.tail import DamagedWalError, Tail
 from portfolio_ops.sqlite.wal_header import Checksum
 from portfolio_ops.sqlite.wal_index import WalIndex
-from portfolio_ops.store import timeline
+from portfolio_ops.store import timeline, witness
 
 _EVERY = 1.0
 """Seconds between two flushes at least: the resolution of what can be restored."""
@@ -161,18 +161,27 @@ class Follower:
 
     def _flush(self, index: WalIndex) -> None:
         chain = b""
-        with self._tail.changes(index) as changes:
-            if changes is not None:
-                chain = self._chapter.append(
-                    changes.pages(),
-                    changes.database_pages,
-                    changes.since,
-                    changes.position,
-                    self._pin.looked,
-                    durable=not self._pin.holds_writers,
-                )
+        for part in (*self._witnessed(index), index):
+            with self._tail.changes(part) as changes:
+                if changes is not None:
+                    chain = self._chapter.append(
+                        changes.pages(),
+                        changes.database_pages,
+                        changes.since,
+                        changes.position,
+                        self._pin.looked,
+                        durable=not self._pin.holds_writers,
+                    )
         if chain:
             remember(self._site.state, chain, self._tail.checksum)
+
+    def _witnessed(self, index: WalIndex) -> Iterator[WalIndex]:
+        """Where a backup stands that is being made: there a restore point comes first, for drills to compare."""
+        asked = witness.take(self._site.state)
+        if asked is None or asked.salts != index.salts.hex() or asked.frame >= index.frames:
+            return
+        if self._tail.may_stop_at(asked):
+            yield replace(index, frames=asked.frame)
 
     def _seal(self) -> bool:
         """Try to end the WAL's generation, so that it does not grow; gives whether that was done."""

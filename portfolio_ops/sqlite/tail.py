@@ -24,6 +24,7 @@ from portfolio_ops.sqlite.wal_index import WalIndex
 from portfolio_ops.sqlite.wal_reader import committed
 
 _CHECKSUM_AT = 16  # in a frame's header
+_FRAME = struct.Struct(">II8s8x")  # page, size of the database after a commit (else 0), salts, checksum
 
 
 class DamagedWalError(VerificationError):
@@ -89,6 +90,15 @@ class Tail:
             stands_at = HEADER + self.position.frame * self._step - self._step + _CHECKSUM_AT
             s0, s1 = struct.unpack(">2I", os.pread(self._pin.wal, 8, stands_at))
             self._cursor = Cursor(self.position.frame, (s0, s1))
+
+    def may_stop_at(self, position: Position) -> bool:
+        """Whether a place in the present generation lies ahead, at the end of a commit."""
+        passed = self.position.frame if position.salts == self.position.salts else 0
+        if position.frame <= passed:
+            return False
+        header = os.pread(self._pin.wal, FRAME_HEADER, HEADER + (position.frame - 1) * self._step)
+        _, pages, salts = _FRAME.unpack(header)
+        return bool(pages) and salts.hex() == position.salts
 
     @contextlib.contextmanager
     def changes(self, index: WalIndex) -> Iterator[Changes | None]:
