@@ -19,9 +19,10 @@ from portfolio_ops.jobs.follow import Follower, Orders
 from portfolio_ops.moment import exact
 from portfolio_ops.restore.points import windows
 from portfolio_ops.sqlite.pin import Pin, pinned
+from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.wal import FRAME_HEADER, HEADER
 from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
-from portfolio_ops.store import timeline
+from portfolio_ops.store import timeline, witness
 from tests.integration.archive.archiver import Writer
 from tests.integration.archive.conftest import Operator
 from tests.integration.archive.oracle import Yard
@@ -162,6 +163,26 @@ def test_writers_are_not_held_while_the_disk_is_waited_for(
         pin.holds_writers = False
         assert follower._seal()
         assert len(synced) >= 2
+
+
+def test_a_restore_point_stands_where_one_is_asked_for_if_a_commit_ends_there(site: Site, writer: Writer) -> None:
+    archived(site, writer)
+    with following(site) as follower:
+        before = follower._tail.position
+        writer.run(CHANGE, CHANGE)
+        index = follower._pin.look()
+        places = [Position(before.salts, number) for number in range(index.frames + 1)]
+        first, last = [each for each in places if follower._tail.may_stop_at(each)]
+        assert before.frame < first.frame < last.frame == index.frames
+        for number in range(index.frames + 1):
+            if number != first.frame:
+                witness.ask(site.state, Position(before.salts, number))
+                assert list(follower._witnessed(index)) == []
+        witness.ask(site.state, first)
+        follower._flush_all()
+    newest = timeline.newest(site.backups, follower.timeline)
+    assert newest is not None
+    assert [cut.position for cut in newest.cuts[-2:]] == [first, last]
 
 
 def damage_newest_frame(yard: Yard) -> None:
