@@ -19,7 +19,7 @@ _CODES = {PASSED: ExitCode.OK, FAILED: ExitCode.VERIFICATION_FAILED, INCONCLUSIV
 @wait_option
 @click.pass_obj
 def command(context: Context, wait: timedelta) -> ExitCode:
-    """Rehearse a restore: the newest backup, an older one chosen at random, and the newest social export.
+    """Rehearse a restore: the newest backup, an older one and a second chosen at random, and the newest social export.
 
     They are restored to a scratch place as an operator would restore them, checked in full, asked the site's own
     [drill] checks, and held against the live database, which is only read. Exit code 0: passed. 9: failed; a backup
