@@ -8,6 +8,7 @@ from portfolio_ops.cli.backup import finish, wait_option
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.jobs.archive import archive, make_base
+from portfolio_ops.jobs.gallery import backup_seen
 
 
 @click.group("archive")
@@ -52,3 +53,11 @@ def once(context: Context, wait: timedelta) -> ExitCode:
 def base(context: Context, wait: timedelta) -> ExitCode:
     """Make the whole backup that a timeline begins with; the daemon asks for it."""
     return finish(context, "archive base", make_base(context.site(), wait=wait))
+
+
+@command.command("gallery", hidden=True)
+@wait_option
+@click.pass_obj
+def gallery(context: Context, wait: timedelta) -> ExitCode:
+    """Make the backup for the rows that the daemon has seen being added; the daemon asks for it."""
+    return finish(context, "archive gallery", backup_seen(context.site(), wait=wait))

@@ -2,14 +2,12 @@
 
 import contextlib
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
@@ -17,7 +15,9 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.files import fsync_directory
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, notify
+from portfolio_ops.jobs import child
 from portfolio_ops.jobs.chapter import Chapter
+from portfolio_ops.jobs.detect import Detector
 from portfolio_ops.sqlite.increment import Increment
 from portfolio_ops.sqlite.pin import Outcome, Pin
 from portfolio_ops.sqlite.snapshot import Position
@@ -25,6 +25,9 @@ from portfolio_ops.sqlite.tail import Tail
 from portfolio_ops.sqlite.wal_header import Checksum
 from portfolio_ops.sqlite.wal_index import WalIndex
 from portfolio_ops.store import catalogue, timeline
+
+if TYPE_CHECKING:
+    import subprocess
 
 _EVERY = 1.0
 """Seconds between two flushes at least: the resolution of what can be restored."""
@@ -66,6 +69,7 @@ class Follower:
         self._index = pin.look()
         self._tail, self._chapter, self.timeline = self._begin()
         self._base = _Base(site, log, timeline.began(self.timeline))
+        self._detector = Detector(site, pin, log)
         self._longest_stall = 0.0
 
     def _begin(self) -> tuple[Tail, Chapter, str]:
@@ -89,13 +93,15 @@ class Follower:
 
     def run(self, *, once: bool) -> None:
         """Follow until told to stop, or, if `once`, until what is committed now is archived and a base is there."""
-        with contextlib.closing(self._chapter), self._base:
+        with contextlib.closing(self._chapter), self._base, self._detector:
             flushed = sealed = time.monotonic()
             dirty, seal_at = True, 0.0
             while True:
                 now = time.monotonic()
                 if dirty and (now - flushed >= _EVERY or self._orders.stop or once):
                     self._flush_all()
+                    if not once:
+                        self._detector.look()
                     flushed, dirty, sealed = now, False, 0.0
                     seal_at = now if self._index.frames >= _SEAL_FRAMES else now + _AT_REST
                 if not sealed and now >= seal_at and self._index.frames:
@@ -105,6 +111,7 @@ class Follower:
                     self._flush_all()
                     return
                 self._base.look()
+                self._detector.tend()
                 dirty |= self._sleep(
                     self._next(now, dirty=dirty, flushed=flushed, sealed=bool(sealed), seal_at=seal_at)
                 )
@@ -116,6 +123,8 @@ class Follower:
             moments.append(flushed + _EVERY)
         if not sealed and self._index.frames:
             moments.append(seal_at)
+        if (due := self._detector.due()) is not None:
+            moments.append(due)
         return max(0.0, min(moments) - now)
 
     def _sleep(self, seconds: float) -> bool:
@@ -204,10 +213,7 @@ def _memory(chain: bytes, checksum: Checksum) -> bytes:
 
 
 class _Base:
-    """A whole backup for the beginning of a timeline.
-
-    Made by another process: closing the database's file in this one would drop the locks of the pin (fcntl(2)).
-    """
+    """A whole backup for the beginning of a timeline."""
 
     def __init__(self, site: Site, log: Log, since: datetime) -> None:
         self._site, self._log = site, log
@@ -230,9 +236,7 @@ class _Base:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
+        child.end(self._process)
 
     def is_there(self) -> bool:
         """Whether nothing is left to be made."""
@@ -242,11 +246,7 @@ class _Base:
     def look(self) -> None:
         """Begin it when it is due, and see whether it has ended."""
         if self._process is None and self._needed and time.monotonic() >= self._due:
-            command = [sys.executable, "-c", _COMMAND, "--config", str(self._site.file), "archive", "base"]
-            environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
-            self._process = subprocess.Popen(  # noqa: S603  (ourselves)
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
-            )
+            self._process = child.begin(self._site, "archive", "base")
         if self._process is None or self._process.poll() is None:
             return
         self._needed = self._process.returncode != 0
@@ -257,6 +257,3 @@ class _Base:
                 f"The base of the timeline could not be made (exit code {self._process.returncode}); again in 10 min",
             )
         self._process = None
-
-
-_COMMAND = "from portfolio_ops.cli.main import main; main()"

@@ -114,6 +114,11 @@ class Pin:
         self._may_end = self._may_end and index.frames == index.backfilled
         return index
 
+    @property
+    def reader(self) -> apsw.Connection:
+        """A connection to ask the database something: it holds nothing, so whatever fails on it, the hold stays."""
+        return self._writer
+
     def advance(self, archived: WalIndex) -> WalIndex:
         """Move the held mark to the present, so that checkpoints can copy what is archived into the main file.
 
