@@ -90,7 +90,7 @@ class Detector:
             self._tell(str(error))
             if isinstance(error, apsw.Error):
                 self._behind = True
-                self._pause()
+                self._not_before = time.monotonic() + _PAUSES[0]
             return
         known = self._known or Sightings(self._site.database.stat().st_ino, gallery.table, gallery.name, ())
         now = replace(known, marks=found.marks)
@@ -138,7 +138,9 @@ class Detector:
             if self._known is not None:
                 self._keep(replace(self._known, begun=None))
             return
-        pause = self._pause()
+        pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
+        self._failures += 1
+        self._not_before = time.monotonic() + pause
         self._log.event(
             messages.GALLERY_WAITS,
             f"The backup for rows that were added could not be made (exit code {code}); again in {pause:.0f} s",
@@ -149,18 +151,11 @@ class Detector:
         try:
             sightings.write(self._site.state, known)
         except OSError as error:
-            self._pause()
+            self._not_before = time.monotonic() + _PAUSES[0]
             self._tell(explained(error).message)
             return False
         self._known = known
         return True
-
-    def _pause(self) -> float:
-        """Let nothing be done for some time, which grows."""
-        pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
-        self._failures += 1
-        self._not_before = time.monotonic() + pause
-        return pause
 
     def _tell(self, trouble: str) -> None:
         """Say what is in the way, once for as long as it is."""

@@ -269,6 +269,7 @@ def test_what_cannot_be_remembered_is_no_event_yet(yard: Galleries) -> None:
     memory.mkdir()
     yard.add("a")
     yard.until(lambda: "No gallery is seen to be added" in yard.said(), "it is told")
+    time.sleep(3)  # the archive seals the WAL, which is the last that happens to the database
     memory.rmdir()
     memory.write_bytes(former)  # nothing else is committed: it looks again by itself
     [event] = yard.wait_for(1)
