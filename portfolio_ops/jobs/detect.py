@@ -67,7 +67,7 @@ class Detector:
         else:
             if known is None:
                 why = "nothing is remembered"
-            elif known.inode != self._site.database.stat().st_ino:
+            elif known.inode != self._pin.inode:
                 why = "the database was replaced"
             elif (known.table, known.column) != (gallery.table, gallery.name):
                 why = "another table was watched"
@@ -92,7 +92,7 @@ class Detector:
                 self._behind = True
                 self._not_before = time.monotonic() + _PAUSES[0]
             return
-        known = self._known or Sightings(self._site.database.stat().st_ino, gallery.table, gallery.name, ())
+        known = self._known or Sightings(self._pin.inode, gallery.table, gallery.name, ())
         now = replace(known, marks=found.marks)
         if found.added:
             now = replace(now, waiting=_joined(now.waiting, found, self._looked))
@@ -129,21 +129,28 @@ class Detector:
         elif self._known is not None:
             begun = replace(self._known, begun=self._known.waiting, waiting=None)
             if self._known.begun is not None or self._keep(begun):
-                self._process = child.begin(self._site, "archive", "gallery")
+                self._begin()
+
+    def _begin(self) -> None:
+        try:
+            self._process = child.begin(self._site, "archive", "gallery")
+        except OSError as error:  # no memory for a process
+            self._failed(explained(error).message)
 
     def _ended(self, code: int) -> None:
         self._process = None
-        if code == 0:
+        if code:
+            self._failed(f"exit code {code}")
+        elif self._known is not None and self._keep(replace(self._known, begun=None)):
             self._failures = 0
-            if self._known is not None:
-                self._keep(replace(self._known, begun=None))
-            return
+
+    def _failed(self, why: str) -> None:
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         self._failures += 1
         self._not_before = time.monotonic() + pause
         self._log.event(
             messages.GALLERY_WAITS,
-            f"The backup for rows that were added could not be made (exit code {code}); again in {pause:.0f} s",
+            f"The backup for rows that were added could not be made ({why}); again in {pause:.0f} s",
         )
 
     def _keep(self, known: Sightings) -> bool:

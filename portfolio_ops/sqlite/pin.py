@@ -115,6 +115,11 @@ class Pin:
         return index
 
     @property
+    def inode(self) -> int:
+        """The database file's, whatever stands at its name now."""
+        return os.fstat(self._main).st_ino
+
+    @property
     def reader(self) -> apsw.Connection:
         """A connection to ask the database something: it holds nothing, so whatever fails on it, the hold stays."""
         return self._writer

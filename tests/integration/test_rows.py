@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-import apsw
 import pytest
 
 from portfolio_ops.sqlite.connection import writing
@@ -21,7 +20,7 @@ class Table:
         if schema:
             self.site.execute(schema)
         self.opened = writing(path)
-        self.connection: apsw.Connection = self.opened.__enter__()
+        self.connection = self.opened.__enter__()
         self.known: tuple[Mark, ...] | None = None
 
     def do(self, *statements: str) -> None:

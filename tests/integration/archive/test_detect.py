@@ -37,7 +37,7 @@ class Galleries(Yard):
     def follow(self) -> None:
         """Start the archive, until it knows what there is."""
         self.start_archive()
-        self.until(lambda: (self.site.state / "galleries.json").exists(), "what there is is known")
+        self.until((self.site.state / "galleries.json").exists, "what there is is known")
 
     def known(self) -> Any:
         return json.loads((self.site.state / "galleries.json").read_bytes())
