@@ -43,7 +43,8 @@ class Detector:
 
     def __init__(self, site: Site, pin: Pin, log: Log) -> None:
         self._site, self._pin, self._log = site, pin, log
-        self._known = self._remembered(site.gallery) if site.gallery else None
+        self._known: Sightings | None = None
+        self._begun = False
         self._process: subprocess.Popen[bytes] | None = None
         self._first = self._last = time.monotonic()  # of the rows that wait
         self._not_before = 0.0
@@ -83,6 +84,8 @@ class Detector:
         gallery, moment = self._site.gallery, datetime.now(UTC).isoformat()
         if gallery is None:
             return
+        if not self._begun:
+            self._known, self._begun = self._remembered(gallery), True
         marks = None if self._known is None else self._known.marks
         try:
             found = rows.look(self._pin.reader, gallery.table, gallery.name, marks)
