@@ -59,6 +59,8 @@ _KEYS = {
     "alert.command": "A program for the same, as a list; it gets the JSON object on its standard input.",
     "alert.ping": "A URL as of Healthchecks: `/start`, success and `/fail` of every scheduled run are reported to it, "
     "with the job's name as `{job}` where the URL has that. `credential:NAME` as above.",
+    "gallery.table": "The table whose new rows are events: the archive sees them and makes a backup. A table with rowids, in a database in WAL mode.",
+    "gallery.name": "Its column with the names. Both keys or neither; without them only `backup gallery NAME` makes such backups.",
     "drill.checks": "SQL on the restored copy, read-only; each must give a true value first.",
     "drill.scratch": "Where drills restore to; a hidden folder of the backups if empty.",
 }

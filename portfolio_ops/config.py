@@ -94,6 +94,14 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class Gallery:
+    """The table whose new rows are events, and its column with the names."""
+
+    table: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Drill:
     """The rehearsal: the site's own SQL, each statement true on a sound restore, and where it is restored to."""
 
@@ -131,6 +139,7 @@ class Site:
     alert: Alert
     drill: Drill
     archive: Archive
+    gallery: Gallery | None
     settings: tuple[Setting, ...]
 
     @property
@@ -248,6 +257,7 @@ _SCHEMA: dict[str, dict[str, tuple[Callable[[Any], Any], Any]]] = {
         "minimum": (_count, 3),
     },
     "archive": {"stall_budget": (_budget, "50ms")},
+    "gallery": {"table": (_text, ""), "name": (_text, "")},
     "backend": {
         "compose": (_text, ""),
         "service": (_text, "backend"),
@@ -351,6 +361,9 @@ def _path_faults(values: dict[str, Any]) -> list[str]:
         for log in values["logs.files"]
         if not Path(os.path.normpath(root / log)).is_relative_to(os.path.normpath(root))
     )
+    if bool(values["gallery.table"]) != bool(values["gallery.name"]):
+        missing = "name" if values["gallery.table"] else "table"
+        faults.append(f"gallery.{missing} is missing; table and name belong together")
     return faults + _backend_faults(values)
 
 
@@ -388,6 +401,7 @@ def _site(name: str, file: Path, values: dict[str, Any], settings: list[Setting]
             root / values["drill.scratch"] if values["drill.scratch"] else root / values["site.backups"] / _STATE,
         ),
         archive=Archive(timedelta(milliseconds=int(values["archive.stall_budget"].removesuffix("ms")))),
+        gallery=Gallery(values["gallery.table"], values["gallery.name"]) if values["gallery.table"] else None,
         settings=tuple(settings),
     )
 

@@ -11,6 +11,7 @@ from portfolio_ops.errors import ExitCode
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.archive import archive, make_base
+from portfolio_ops.jobs.gallery import backup_seen
 from portfolio_ops.moment import describe_moment, exact
 from portfolio_ops.restore.audit import State, audit
 
@@ -101,3 +102,11 @@ def verify(context: Context) -> ExitCode:
 def base(context: Context, wait: timedelta) -> ExitCode:
     """Make the whole backup that a timeline begins with; the daemon asks for it."""
     return finish(context, "archive base", make_base(context.site(), wait=wait))
+
+
+@command.command("gallery", hidden=True)
+@wait_option
+@click.pass_obj
+def gallery(context: Context, wait: timedelta) -> ExitCode:
+    """Make the backup for the rows that the daemon has seen being added; the daemon asks for it."""
+    return finish(context, "archive gallery", backup_seen(context.site(), wait=wait))

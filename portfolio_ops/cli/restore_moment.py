@@ -7,12 +7,10 @@ from portfolio_ops.cli import present
 from portfolio_ops.config import Site
 from portfolio_ops.errors import UsageError
 from portfolio_ops.moment import describe_moment, exact
-from portfolio_ops.restore.plan import choose, choose_event
+from portfolio_ops.restore.plan import choose, choose_event, just_before
 from portfolio_ops.restore.points import MomentPlan, plan_moment
 from portfolio_ops.store.artifact import Artifact
 from portfolio_ops.store.catalogue import LATEST
-
-_INSTANT = timedelta(microseconds=1)
 
 
 def chosen(
@@ -32,7 +30,7 @@ def chosen(
             f"{' and '.join(given)} were given, and each says what to restore", suggestion="give one of them"
         )
     if before is not None:
-        at = choose_event(site, before).taken - _INSTANT
+        at = just_before(choose_event(site, before))
     if at is None:
         return choose(site, reference or LATEST), None
     moment = plan_moment(site, at)

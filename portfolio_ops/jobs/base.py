@@ -1,27 +1,24 @@
-"""A whole backup for the beginning of a timeline, made while the database is followed.
+"""A whole backup for the beginning of a timeline, made while the database is followed."""
 
-Made by another process: closing the database's file in this one would drop the locks of the pin (fcntl(2)).
-"""
-
-import os
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs import child
 from portfolio_ops.store import catalogue, timeline
+
+if TYPE_CHECKING:
+    import subprocess
 
 _BYTES_PER_SECOND = 5e6
 """Bases follow each other no faster than that: some 5 % of the time that a disk takes for them."""
 
 _PAUSES = (10.0, 60.0, 600.0)
 _LOOK_AGAIN = 0.5
-_COMMAND = "from portfolio_ops.cli.main import main; main()"
 
 
 class Base:
@@ -53,9 +50,7 @@ class Base:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
+        child.end(self._process)
 
     def next_look(self, now: float) -> float:
         """When to look again, as of time.monotonic(3)."""
@@ -66,11 +61,7 @@ class Base:
     def look(self) -> None:
         """Begin it when it is due, and see whether it has ended."""
         if self._process is None and not self.is_there and time.monotonic() >= self._due:
-            command = [sys.executable, "-c", _COMMAND, "--config", str(self._site.file), "archive", "base"]
-            environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
-            self._process = subprocess.Popen(  # noqa: S603  (ourselves)
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
-            )
+            self._process = child.begin(self._site, "archive", "base")
         if self._process is None or self._process.poll() is None:
             return
         self.is_there = self._process.returncode == 0

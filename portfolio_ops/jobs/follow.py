@@ -16,6 +16,7 @@ from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, notify
 from portfolio_ops.jobs.base import Base
 from portfolio_ops.jobs.chapter import Chapter
+from portfolio_ops.jobs.detect import Detector
 from portfolio_ops.sqlite.increment import Increment
 from portfolio_ops.sqlite.pin import Outcome, Pin
 from portfolio_ops.sqlite.snapshot import Position
@@ -61,6 +62,7 @@ class Follower:
         self._index = pin.look()
         self._tail, self._chapter, self.timeline = self._begin(ended)
         self._base = Base(site, log, timeline.began(self.timeline), resumed=self._chapter.last is not None)
+        self._detector = Detector(site, pin, log)
         self._longest_stall = 0.0
         self._told = ""
         database = site.database.resolve()
@@ -99,13 +101,15 @@ class Follower:
 
     def run(self, *, once: bool) -> None:
         """Follow until told to stop, or, if `once`, until what is committed now is archived and a base is there."""
-        with contextlib.closing(self._chapter), self._base:
+        with contextlib.closing(self._chapter), self._base, self._detector:
             flushed = sealed = time.monotonic()
             dirty, seal_at = True, 0.0
             while True:
                 now = time.monotonic()
                 if dirty and (now - flushed >= _EVERY or self._orders.stop or once):
                     self._flush_all()
+                    if not once:
+                        self._detector.look()
                     flushed, dirty, sealed = now, False, 0.0
                     seal_at = now if self._index.frames >= _SEAL_FRAMES else now + _AT_REST
                 if not sealed and now >= seal_at and self._index.frames:
@@ -117,6 +121,7 @@ class Follower:
                 if self._orders.stop or self._orders.give_way() or (once and self._base.is_there):
                     self._flush_all()
                     return
+                self._detector.tend()
                 seconds = self._next(now, dirty=dirty, flushed=flushed, sealed=bool(sealed), seal_at=seal_at)
                 dirty = self._sleep(seconds, dirty=dirty)
 
@@ -127,6 +132,8 @@ class Follower:
             moments.append(flushed + _EVERY)
         if not sealed and self._index.frames:
             moments.append(seal_at)
+        if (due := self._detector.due()) is not None:
+            moments.append(due)
         return max(0.0, min(moments) - now)
 
     def _sleep(self, seconds: float, *, dirty: bool) -> bool:

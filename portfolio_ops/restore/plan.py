@@ -4,7 +4,9 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -18,6 +20,8 @@ from portfolio_ops.sqlite.connection import SIDES, reading
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind, read_artifact
 from portfolio_ops.store.lock import holder_of
+
+_INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -66,18 +70,42 @@ def choose(site: Site, reference: str) -> Artifact:
 
 
 def choose_event(site: Site, reference: str) -> Artifact:
-    """The event backup that a person names: by the gallery's name, by an ID or its beginning, or by a file's name.
+    """The event backup that a person names: by a gallery's name, by an ID or its beginning, or by a file's name.
 
     Raises:
         NotFoundError: There is none.
         UsageError: There are several.
     """
     events = catalogue.scan(site.backups, site.name, [Kind.EVENT])
-    named = [each for each in events.artifacts if each.metadata.details.get("name") == reference]
+    named = [each for each in events.artifacts if reference in _names(each)]
     if len(named) > 1:
         names = ", ".join(f"{each.id} {each.path.name}" for each in named[-4:])
         raise UsageError(f"there were several events of {reference!r}: {names}", suggestion="give the ID of one")
     return named[0] if named else catalogue.find(events, reference)
+
+
+def _names(event: Artifact) -> list[Any]:
+    """What an event backup is for: one name, or those of all rows that were added."""
+    names = event.metadata.details.get("names")
+    return [event.metadata.details.get("name"), *(names if isinstance(names, list) else [])]
+
+
+def just_before(event: Artifact) -> datetime:
+    """The last moment before an event. Rows that the archive saw were there for some seconds when it made the backup.
+
+    Raises:
+        UsageError: It is not known: they were added while the archive did not run.
+    """
+    before = event.metadata.details.get("before")
+    if before is None:
+        return event.taken - _INSTANT
+    try:
+        return datetime.fromisoformat(before).astimezone(UTC)
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"when the rows of {event.path.name} were added is not known: the archive did not run",
+            suggestion="find a moment in `portfolio-ops list points`, and give it with --at",
+        ) from error
 
 
 def _chosen(site: Site, reference: str) -> Artifact:

@@ -125,6 +125,16 @@ class Pin:
         self._may_end = self._may_end and index.frames == index.backfilled
         return index
 
+    @property
+    def inode(self) -> int:
+        """The database file's, whatever stands at its name now."""
+        return os.fstat(self._main).st_ino
+
+    @property
+    def reader(self) -> apsw.Connection:
+        """A connection to ask the database something: it holds nothing, so whatever fails on it, the hold stays."""
+        return self._writer
+
     def advance(self, archived: WalIndex) -> WalIndex:
         """Move the held mark to the present, so that checkpoints can copy what is archived into the main file.
 

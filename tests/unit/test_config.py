@@ -73,6 +73,9 @@ def test_all_faults_are_told_at_once_each_with_file_key_and_cure(tmp_path: Path)
         ('[site]\nroot = "/srv/\\u0000"\n', "must be text"),
         ("site = 3\n", "must be a section"),
         ('[site]\nroot = "/srv/shop"\n[retention]\nminimum = true\n', "whole number"),
+        ('[site]\nroot = "/srv/shop"\n[gallery]\ntable = "galleries"\n', "gallery.name is missing"),
+        ('[site]\nroot = "/srv/shop"\n[gallery]\nname = "slug"\n', "gallery.table is missing"),
+        ('[site]\nroot = "/srv/shop"\n[gallery]\ntable = ""\nname = "slug"\n', "gallery.table must be text"),
     ],
 )
 def test_a_fault_is_named(tmp_path: Path, text: str, told: str) -> None:

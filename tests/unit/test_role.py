@@ -38,7 +38,7 @@ def test_the_readme_names_every_variable_and_every_setting_of_a_site() -> None:
         assert re.search(rf"\b{setting}:", text), setting
 
 
-@pytest.mark.parametrize("section", ["retention", "backend", "alert", "drill"])
+@pytest.mark.parametrize("section", ["retention", "gallery", "backend", "alert", "drill"])
 def test_what_a_site_may_say_of_a_section_is_what_the_tool_reads(section: str) -> None:
     site = OPTIONS["portfolio_ops_sites"]["options"]
     assert set(site[section]["options"]) == set(config._SCHEMA[section])

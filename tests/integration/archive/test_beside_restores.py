@@ -10,7 +10,8 @@ import pytest
 
 from portfolio_ops.config import Site
 from portfolio_ops.host import holders
-from portfolio_ops.store import timeline
+from portfolio_ops.store import catalogue, timeline
+from portfolio_ops.store.artifact import Kind
 from tests.integration.restore.conftest import TOOL, Stage
 
 
@@ -18,6 +19,8 @@ from tests.integration.restore.conftest import TOOL, Stage
 def stage(site: Site, tmp_path: Path) -> Iterator[Stage]:
     """A site with a running backend, a backup, and the archive."""
     made = Stage(tmp_path, site.root)
+    with made.file.open("a") as file:
+        file.write('\n[gallery]\ntable = "galleries"\nname = "slug"\n')
     made.call("backup", "daily")
     made.change("DELETE FROM comments WHERE id <= 10")
     made.start()
@@ -54,6 +57,28 @@ def test_it_lets_go_of_the_file_that_is_exchanged(stage: Stage) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert stage.kept() == ["portfolio.sqlite"]
+
+
+def test_galleries_that_come_back_with_a_restore_were_not_added(stage: Stage) -> None:
+    def names() -> list[list[str]]:
+        events = catalogue.scan(stage.site.backups, stage.site.name, [Kind.EVENT]).artifacts
+        return [event.metadata.details["names"] for event in events if not event.put_away]
+
+    def known() -> list[int]:
+        memory = stage.site.state / "galleries.json"
+        return [rowid for rowid, _ in json.loads(memory.read_bytes())["marks"]] if memory.exists() else []
+
+    until(lambda: known() == [1])
+    stage.change("INSERT INTO galleries(slug) VALUES ('second')")
+    until(lambda: names() == [["second"]])
+    [event] = catalogue.scan(stage.site.backups, stage.site.name, [Kind.EVENT]).artifacts
+    stage.change("DELETE FROM galleries WHERE slug = 'second'")
+    until(lambda: known() == [1])
+    stage.call("restore", "database", event.id, "--in-place", "--yes")
+    until(lambda: known() == [2, 1])
+    stage.change("INSERT INTO galleries(slug) VALUES ('third')")
+    until(lambda: len(names()) > 1)
+    assert names() == [["second"], ["third"]]
 
 
 def test_it_goes_on_beside_a_restore_of_social_tables(stage: Stage) -> None:
