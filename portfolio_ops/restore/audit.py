@@ -5,6 +5,7 @@ locks would be dropped by it (fcntl(2), "Advisory record locking").
 """
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,13 +19,17 @@ from portfolio_ops.restore.points import ARCHIVER, Window, damages, holes, windo
 from portfolio_ops.sqlite.increment import Cut
 from portfolio_ops.sqlite.increment_content import verify
 from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
-from portfolio_ops.store import catalogue
+from portfolio_ops.store import catalogue, timeline
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import is_held
 
 _SCANS = 5
 """Ageing may replace files while they are read: it is looked so often at most."""
 
+_NORMAL = 5.0
+"""Seconds that a running archive may be behind: a flush each second, and what a seal or the disk takes."""
+
+_PAUSE = 0.2
 _CLOCKS = timedelta(seconds=2)  # file times are coarser than the moments of cuts
 
 
@@ -161,8 +166,11 @@ def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:
     same = index.salts.hex() == last.position.salts
     if same and index.frames == last.position.frame:
         return []
-    if runs:
-        state, why = State.DELAYED, "the next flush is due; look again in a few seconds"
+    if runs and _moves(site, history.timeline.id, last):
+        state, why = State.DELAYED, "the archive runs, and is about to flush it"
+    elif runs:
+        state = State.PENDING
+        why = f"the archive runs, but archives nothing: journalctl -u portfolio-archive@{site.name}.service"
     elif same and last.position.frame < index.frames and index.backfilled < index.frames:
         state, why = State.PENDING, "the WAL still holds it; start the archive before the site checkpoints it"
     else:
@@ -171,6 +179,17 @@ def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:
             "the WAL holds it no longer, or may lose it at the next write; start the archive: it begins a new timeline"
         )
     return [Piece(history.timeline.id, last.seen, None, state, why)]
+
+
+def _moves(site: Site, name: str, last: Cut) -> bool:
+    """Whether something more is archived within the normal delay."""
+    ends = time.monotonic() + _NORMAL
+    while time.monotonic() < ends:
+        newest = timeline.newest(site.backups, name)
+        if newest is not None and newest.cuts[-1].seen > last.seen:
+            return True
+        time.sleep(_PAUSE)
+    return False
 
 
 def _index_of(database: Path) -> WalIndex | None:

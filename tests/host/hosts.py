@@ -41,6 +41,7 @@ def variables(suite: str) -> dict[str, Any]:
         "mount_point": "/mnt/volume",
         "backend": {**BACKENDS[suite], "health": "http://127.0.0.1:3000/health", "patience": "20s"},
         "drill": {"checks": ["SELECT count(*) > 0 FROM comments"]},
+        "gallery": {"table": "galleries", "name": "slug"},
         "alert": {"webhook": "credential:chat", "ping": "http://127.0.0.1:8099/ping/{job}"},
         "credentials": {"chat": "http://127.0.0.1:8099/hook"},
     }

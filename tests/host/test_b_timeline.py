@@ -1,5 +1,6 @@
 """The archive as systemd runs it beside a live site: restarted, hung, cut off, idle, and giving way to restores."""
 
+import json
 import re
 import time
 
@@ -120,6 +121,32 @@ def test_a_restart_goes_on_with_the_same_timeline(deployed: Host) -> None:
     require_archiving(deployed)
     assert timelines(deployed) == before
     assert events(deployed, messages.TIMELINE_ENDED, since) == 0
+
+
+def test_a_gallery_that_the_site_adds_is_backed_up(deployed: Host) -> None:
+    """Seen under load, with no word from the backend."""
+    require_archiving(deployed)
+    before = set(deployed.files("event-triggered"))
+    slug = f"winter-light-{len(before)}"
+    as_owner = ("setpriv", "--reuid=1001", "--regid=1001", "--clear-groups")
+    added = f"INSERT INTO galleries(slug) VALUES('{slug}')"
+    deployed.run(*as_owner, "sqlite3", "-cmd", ".timeout 10000", f"{ROOT}/data/portfolio.sqlite", added)
+    deployed.until(lambda: len(deployed.files("event-triggered")) > len(before), "its backup is made", 30)
+    [name] = set(deployed.files("event-triggered")) - before
+    assert name.startswith(f"gallery-added-{slug}-")
+    assert deployed.run("stat", "-c", "%u:%g", f"{ROOT}/backups/event-triggered/{name}").strip() == "1001:1001"
+    time.sleep(8)
+    assert set(deployed.files("event-triggered")) - before == {name}
+    assert deployed.site()["errors"] == []
+
+
+def test_the_archive_is_read_back_and_a_drill_restores_a_second_of_it(deployed: Host) -> None:
+    deployed.run("systemctl", "start", "portfolio-backup-daily@shop.service")
+    require_archiving(deployed)
+    assert deployed.tool("archive", "verify")["damaged"] == []
+    deployed.run("systemctl", "start", "portfolio-drill@shop.service")
+    evidence = json.loads(deployed.run("cat", f"{ROOT}/backups/.portfolio-ops/drill-report.json"))["evidence"]
+    assert any("increments lead to what" in line for line in evidence), evidence
 
 
 def test_a_restart_under_load_is_nothing_to_the_site(deployed: Host) -> None:

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,32 @@ def test_whole_then_pending_then_lost(yard: Yard) -> None:
         site.execute("PRAGMA wal_checkpoint(RESTART)")
         site.execute("UPDATE counters SET n = n + 1")
         assert verified(yard, 9) == ["found", "missing-lost"]
+
+
+def test_behind_a_running_archive_it_is_delayed_and_behind_one_that_hangs_pending(yard: Yard) -> None:
+    yard.start_archive()
+    yard.wait_for_base()
+    yard.write(0)
+    yard.until(lambda: bool(cuts(yard)), "it is archived")
+    assert set(verified(yard, 0)) <= {"found", "missing-delayed"}
+    assert yard.archive is not None
+    yard.archive.send_signal(signal.SIGSTOP)
+    try:
+        before = len(yard.writers[0].told)
+        yard.until(lambda: len(yard.writers[0].told) > before + 3, "the site goes on")
+        assert verified(yard, 0) == ["found", "missing-pending"]
+    finally:
+        yard.archive.send_signal(signal.SIGCONT)
+
+
+def test_between_two_timelines_lies_a_hole(site: Site, operator: Operator) -> None:
+    for _ in range(2):
+        with archiving(site) as archiver:
+            archiver.base()
+            archiver.change(NOTE)
+        time.sleep(1.1)
+    states = [piece["state"] for piece in operator.asked("archive", "verify")["pieces"]]
+    assert states[:3] == ["found", "hole", "found"]
 
 
 def test_a_flipped_byte_is_lost_and_left_where_it_is(yard: Yard) -> None:
