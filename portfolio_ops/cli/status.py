@@ -71,6 +71,7 @@ def _archive_data(archive: ArchiveHealth) -> dict[str, Any]:
     return {
         "timeline": archive.timeline,
         "running": archive.running,
+        "off": archive.off,
         "last_point": None if archive.last is None else present.utc(archive.last),
         "lag_seconds": round(archive.lag_seconds, 3),
         "lag_bytes": archive.lag_bytes,
@@ -81,6 +82,8 @@ def _archive_data(archive: ArchiveHealth) -> dict[str, Any]:
 def _archived(archive: ArchiveHealth, now: datetime) -> str:
     last = "no restore point yet" if archive.last is None else f"last restore point {present.ago(archive.last, now)}"
     behind = f", {archive.lag_bytes:,} bytes behind" if archive.lag_bytes else ", nothing behind"
+    if archive.off:
+        return f"turned off, {last}"
     return f"{'running' if archive.running else 'not running'}, {last}{behind}"
 
 

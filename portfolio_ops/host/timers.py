@@ -65,6 +65,12 @@ def service_state(unit: str) -> ServiceState | None:
     )
 
 
+def archive_is_off(site: str) -> bool:
+    """Whether somebody turned the archive of a site off: its unit is installed and at rest, and no boot starts it."""
+    state = service_state(f"portfolio-archive@{site}.service")
+    return state is not None and not state.enabled and state.active == "inactive"
+
+
 def status_text(unit: str) -> str:
     """What a unit said last of itself (`STATUS=`); empty where it said nothing, or where no systemd answers."""
     return (_shown("StatusText", unit) or "").removeprefix("StatusText=").strip()

@@ -8,6 +8,7 @@ from pathlib import Path
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.files import open_regular
+from portfolio_ops.host.timers import archive_is_off
 from portfolio_ops.jobs.run import ARCHIVING
 from portfolio_ops.sqlite.increment import Cut
 from portfolio_ops.sqlite.wal import FRAME_HEADER
@@ -26,6 +27,7 @@ class ArchiveHealth:
         lag_seconds: For how long there have been commits that are not archived; 0 where there are none.
         lag_bytes: Of the WAL, that are not archived.
         why: Why nothing is archived although it runs; empty if it is.
+        off: Whether it does not run because somebody turned it off.
     """
 
     timeline: str
@@ -34,12 +36,15 @@ class ArchiveHealth:
     lag_seconds: float
     lag_bytes: int
     why: str
+    off: bool
 
     @property
     def finding(self) -> str:
         """What needs a person; empty if all is well."""
         if self.running:
             return f"nothing is archived: {self.why}" if self.why else ""
+        if self.off:
+            return ""
         since = f"since {self.last:%Y-%m-%d %H:%M:%S} UTC" if self.last is not None else "yet"
         return f"the archive does not run: no moment {since} can be restored (portfolio-ops archive run, or its unit)"
 
@@ -56,7 +61,8 @@ def assess(site: Site, now: datetime) -> ArchiveHealth | None:
     record = runs.read(site.state, ARCHIVING)
     failed = record is not None and record.latest.state == runs.FAILED
     why = record.latest.message if record is not None and failed else ""
-    return ArchiveHealth(names[-1], running, None if last is None else last.seen, seconds, size, why)
+    off = not running and archive_is_off(site.name)
+    return ArchiveHealth(names[-1], running, None if last is None else last.seen, seconds, size, why, off)
 
 
 def _lag(database: Path, last: Cut, now: datetime) -> tuple[float, int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, NotFoundError
+from portfolio_ops.host.timers import archive_is_off
 from portfolio_ops.restore.history import History, histories
 from portfolio_ops.restore.points import ARCHIVER, Window, damages, holes, windows_in
 from portfolio_ops.sqlite.increment import Cut
@@ -148,8 +149,8 @@ def _baseless(name: str, cuts: Sequence[Cut], *, newest: bool, runs: bool) -> Pi
 
 
 def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:
-    """What was committed since the last cut of the newest timeline."""
-    if not history.increments:
+    """Commits behind the last cut of the newest timeline; none is missed where the archive is turned off."""
+    if not history.increments or (not runs and archive_is_off(site.name)):
         return []
     last = max((each.cuts[-1] for each in history.increments), key=lambda cut: cut.seen)
     index = _index_of(site.database.resolve())

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from portfolio_ops.config import Site
+from portfolio_ops.host import timers
+from portfolio_ops.host.timers import ServiceState
 from portfolio_ops.restore import audit
 from portfolio_ops.store import timeline
 from portfolio_ops.store.timeline import Timeline
@@ -82,6 +84,31 @@ def test_behind_a_running_archive_it_is_delayed_and_behind_one_that_hangs_pendin
         assert verified(yard, 0) == ["found", "missing-pending"]
     finally:
         yard.archive.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (ServiceState(enabled=False, active="inactive", said=""), False),
+        (ServiceState(enabled=True, active="inactive", said=""), True),
+        (ServiceState(enabled=False, active="failed", said=""), True),
+        (None, True),
+    ],
+)
+def test_an_archive_that_was_turned_off_is_no_finding(
+    site: Site, operator: Operator, monkeypatch: pytest.MonkeyPatch, state: ServiceState | None, told: bool
+) -> None:
+    with archiving(site) as archiver:
+        archiver.base()
+        archiver.change(NOTE)
+        archiver.writer.run("PRAGMA wal_checkpoint(TRUNCATE)", NOTE)
+    monkeypatch.setattr(timers, "service_state", lambda _: state)
+    states = [piece["state"] for piece in operator.asked("archive", "verify", code=9 if told else 0)["pieces"]]
+    assert ("missing-lost" in states) is told
+    status = operator.asked("status", code=10)
+    assert status["archive"]["off"] is not told
+    assert any("the archive does not run" in finding for finding in status["findings"]) is told
+    assert ("archive: turned off" in operator.call("status", code=10)[0]) is not told
 
 
 def test_between_two_timelines_lies_a_hole(site: Site, operator: Operator) -> None:
