@@ -9,7 +9,7 @@ import pytest
 from portfolio_ops.host import messages
 from portfolio_ops.store import timeline
 from tests.host.hosts import ROOT, Host
-from tests.host.test_b_restore import RESTORE, mark, marked, require_well
+from tests.host.test_b_restore import RESTORE, ask, mark, marked, require_well
 
 UNIT = "portfolio-archive@shop.service"
 WAL = f"{ROOT}/backups/wal"
@@ -243,6 +243,20 @@ def test_a_restore_in_place_under_load_begins_a_new_timeline_and_so_does_its_und
         assert len(timelines(deployed)) > len(before)
         assert main_pid(deployed) == pid  # it let go of the database, and went on by itself
     assert events(deployed, messages.ARCHIVE_FAILED, since) == 0
+
+
+def test_in_place_to_a_second_before_all_comments_were_deleted(deployed: Host) -> None:
+    require_archiving(deployed)
+    count = int(ask(deployed, "SELECT count(*) FROM comments"))
+    time.sleep(2)
+    moment = deployed.run("date", "+%s").strip()
+    time.sleep(1)
+    ask(deployed, "BEGIN; DELETE FROM comments; DELETE FROM mirror; COMMIT")
+    time.sleep(2)
+    deployed.run("portfolio-ops", "--site", "shop", "restore", "database", "--at", f"@{moment}", "--in-place", "--yes")
+    assert int(ask(deployed, "SELECT count(*) FROM comments")) >= count > 100
+    require_well(deployed)
+    require_archiving(deployed)
 
 
 def test_it_sleeps_while_the_site_does(deployed: Host) -> None:
