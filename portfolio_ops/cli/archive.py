@@ -23,6 +23,7 @@ def command() -> None:
     \b
     Examples:
       portfolio-ops archive once
+      portfolio-ops archive verify
       portfolio-ops list points
     """  # noqa: D301  (click's own mark, the character, not two)
 
