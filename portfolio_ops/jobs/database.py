@@ -39,7 +39,7 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
         with snapshot(site.database, site.state) as image:
             taken = datetime.now(UTC)
             if image.position is not None:
-                witness.ask(site.state, image.position)
+                witness.ask(site.state, image.position, image.looked)
             require_space(task.folder, _needed(site, kind, image.bytes))
             draft.write(_with_progress(image, log), size=image.bytes)
             details = {**details, **_described(image)}

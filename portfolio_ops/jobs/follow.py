@@ -168,7 +168,7 @@ class Follower:
 
     def _flush(self, index: WalIndex) -> None:
         chain = b""
-        for part in (*self._witnessed(index), index):
+        for part, seen in (*self._witnessed(index), (index, self._pin.looked)):
             with self._tail.changes(part) as changes:
                 if changes is not None:
                     chain = self._chapter.append(
@@ -176,19 +176,27 @@ class Follower:
                         changes.database_pages,
                         changes.since,
                         changes.position,
-                        self._pin.looked,
+                        seen,
                         durable=not self._pin.holds_writers,
                     )
         if chain:
             remember(self._site.state, chain, self._tail.checksum)
 
-    def _witnessed(self, index: WalIndex) -> Iterator[WalIndex]:
-        """Where a backup stands that is being made: there a restore point comes first, for drills to compare."""
-        asked = witness.take(self._site.state)
-        if asked is None or asked.salts != index.salts.hex() or asked.frame >= index.frames:
+    def _witnessed(self, index: WalIndex) -> Iterator[tuple[WalIndex, datetime]]:
+        """Where a backup stands that is being made, and when: there a restore point comes first, for drills to compare.
+
+        Its time must lie between those of the points beside it. Else it would name a state that was not, or not yet.
+        """
+        asked = witness.asked(self._site.state)
+        if asked is None:
             return
-        if self._tail.may_stop_at(asked):
-            yield replace(index, frames=asked.frame)
+        same = asked.position.salts == index.salts.hex()
+        if same and asked.position.frame > index.frames:
+            return  # for the next flush
+        witness.forget(self._site.state)
+        in_time = (self._chapter.last or asked.seen) <= asked.seen <= self._pin.looked
+        if same and asked.position.frame < index.frames and in_time and self._tail.may_stop_at(asked.position):
+            yield replace(index, frames=asked.position.frame), asked.seen
 
     def _seal(self) -> bool:
         """Try to end the WAL's generation, so that it does not grow; gives whether that was done."""

@@ -19,6 +19,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import TYPE_CHECKING
@@ -55,12 +56,14 @@ class Snapshot:
         pages: Its length in pages.
         journal_mode: As SQLite names it: `wal`, `delete`, ...
         position: None where there is no WAL.
+        looked: When the look at it began, UTC: what was committed before, is in it.
     """
 
     page_size: int
     pages: int
     journal_mode: str
     position: Position | None
+    looked: datetime
     _main: int
     _wal: int | None = None
     _newest: "array[int] | None" = None
@@ -176,6 +179,7 @@ def _require_same_file(descriptor: int, database: Path) -> None:
 
 def _wal_snapshot(connection: apsw.Connection, descriptors: contextlib.ExitStack, main: int, path: Path) -> Snapshot:
     shm = _opened(descriptors, path.with_name(f"{path.name}-shm"))
+    looked = datetime.now(UTC)
     connection.execute("BEGIN")
     connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
     # Commits may have landed since the transaction began. Their mark serves as well as its own: from its beginning on,
@@ -187,10 +191,10 @@ def _wal_snapshot(connection: apsw.Connection, descriptors: contextlib.ExitStack
     if index.frames == index.backfilled:
         # All of it is in the main file. The reader may then hold lock 0, which lets a writer begin the WAL anew: do not
         # look at the WAL. It does forbid the next backfill, so the main file stays as it is.
-        return Snapshot(page_size, pages, "wal", position, main)
+        return Snapshot(page_size, pages, "wal", position, looked, main)
     wal = _opened(descriptors, path.with_name(f"{path.name}-wal"))
     newest = newest_frames(wal, frames=index.frames, pages=pages, page_size=page_size, salts=index.salts)
-    return Snapshot(page_size, pages, "wal", position, main, wal, newest)
+    return Snapshot(page_size, pages, "wal", position, looked, main, wal, newest)
 
 
 def _copied_snapshot(
@@ -200,12 +204,13 @@ def _copied_snapshot(
     copy = TemporaryFile(dir=scratch)  # noqa: SIM115  (lives as long as the snapshot)
     descriptors.callback(copy.close)
     _warm(main)
+    looked = datetime.now(UTC)
     connection.execute("BEGIN")
     connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
     page_size, pages = int(connection.pragma("page_size")), int(connection.pragma("page_count"))
     _copy(main, copy.fileno(), page_size * pages)
     connection.execute("ROLLBACK")
-    return Snapshot(page_size, pages, journal_mode, None, copy.fileno())
+    return Snapshot(page_size, pages, journal_mode, None, looked, copy.fileno())
 
 
 def _warm(descriptor: int) -> None:

@@ -1,11 +1,15 @@
 """A restore point exactly where a whole backup stands, so that a drill can hold the one against the other.
 
-Whoever begins a backup leaves word of its position in the WAL. The archive flushes at most once a second, and so mostly
-past it; having found that word, it flushes up to there first. Where the word comes too late there is no such point.
+Whoever begins a backup leaves word of its position in the WAL, and of when that was the present. The archive flushes at
+most once a second, and so mostly past it; having found that word, it flushes up to there first. Where the word comes
+too late there is no such point.
 """
 
+import contextlib
 import os
 import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from portfolio_ops.errors import PortfolioOpsError
@@ -13,29 +17,51 @@ from portfolio_ops.host.files import open_regular, write_atomically
 from portfolio_ops.sqlite.snapshot import Position
 
 _NAME = "archive-witness"
-_WORDS = re.compile(rb"([0-9a-f]{16}) (\d{1,10})\n")
+_WORDS = re.compile(rb"([0-9a-f]{16}) (\d{1,10}) (\d{1,17})\n")
 _MOST = 64
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
-def ask(state: Path, position: Position) -> None:
-    """Ask for a restore point at a position; the word of another backup is replaced.
+@dataclass(frozen=True)
+class Asked:
+    """A restore point that is asked for.
 
-    Raises:
-        OSError: The disk is full or fails.
+    Attributes:
+        position: Where.
+        seen: When a look began, UTC, that saw the database there: what was committed before, is in it.
     """
-    write_atomically(state / _NAME, f"{position.salts} {position.frame}\n".encode())
+
+    position: Position
+    seen: datetime
 
 
-def take(state: Path) -> Position | None:
-    """What is asked for, once; None where nothing is, or nothing that can be understood."""
-    path = state / _NAME
+def ask(state: Path, position: Position, seen: datetime) -> None:
+    """Ask for a restore point; the word of another backup is replaced. Where that fails, the backup matters more."""
+    words = f"{position.salts} {position.frame} {(seen - _EPOCH) // _MICROSECOND}\n"
+    with contextlib.suppress(OSError):
+        write_atomically(state / _NAME, words.encode())
+
+
+def asked(state: Path) -> Asked | None:
+    """What is asked for; None where nothing is, or nothing that can be understood."""
     try:
-        descriptor = open_regular(path)
+        descriptor = open_regular(state / _NAME)
     except (PortfolioOpsError, OSError):
         return None
     try:
         found = _WORDS.fullmatch(os.read(descriptor, _MOST))
     finally:
         os.close(descriptor)
-    path.unlink(missing_ok=True)
-    return Position(found[1].decode(), int(found[2])) if found else None
+    if found is None:
+        return None
+    return Asked(Position(found[1].decode(), int(found[2])), _EPOCH + int(found[3]) * _MICROSECOND)
+
+
+def forget(state: Path) -> None:
+    """Let go of what was asked for.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    (state / _NAME).unlink(missing_ok=True)

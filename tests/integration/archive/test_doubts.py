@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -174,15 +174,23 @@ def test_a_restore_point_stands_where_one_is_asked_for_if_a_commit_ends_there(si
         places = [Position(before.salts, number) for number in range(index.frames + 1)]
         first, last = [each for each in places if follower._tail.may_stop_at(each)]
         assert before.frame < first.frame < last.frame == index.frames
-        for number in range(index.frames + 1):
-            if number != first.frame:
-                witness.ask(site.state, Position(before.salts, number))
-                assert list(follower._witnessed(index)) == []
-        witness.ask(site.state, first)
+        now = follower._pin.looked
+        in_vain = [(Position(before.salts, number), now) for number in range(index.frames + 1) if number != first.frame]
+        in_vain += [(first, now + timedelta(seconds=1)), (first, now - timedelta(days=1)), (Position("00" * 8, 1), now)]
+        for place, seen in in_vain:
+            witness.ask(site.state, place, seen)
+            assert list(follower._witnessed(index)) == []
+            assert witness.asked(site.state) is None
+        ahead = Position(before.salts, index.frames + 1)
+        witness.ask(site.state, ahead, now)
+        assert list(follower._witnessed(index)) == []
+        assert witness.asked(site.state) == witness.Asked(ahead, now)  # the next flush may come to it
+        witness.ask(site.state, first, now)
         follower._flush_all()
     newest = timeline.newest(site.backups, follower.timeline)
     assert newest is not None
     assert [cut.position for cut in newest.cuts[-2:]] == [first, last]
+    assert newest.cuts[-2].seen == now < newest.cuts[-1].seen
 
 
 def damage_newest_frame(yard: Yard) -> None:

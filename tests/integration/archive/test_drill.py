@@ -19,7 +19,7 @@ from portfolio_ops.sqlite.content import content_sha256
 from portfolio_ops.store import timeline, witness
 from portfolio_ops.store.artifact import Artifact, Metadata
 from portfolio_ops.store.publish import Draft
-from tests.integration.archive.oracle import TOOL, Yard
+from tests.integration.archive.oracle import TOOL, Yard, require_in_order, state_of
 
 
 @pytest.fixture
@@ -56,6 +56,8 @@ def test_a_backup_of_a_site_that_never_rests_stands_at_a_restore_point(yard: Yar
     found = archived(yard)
     assert found.artifact.path.parent.name == "daily"
     assert found.plan.base.path.parent.name == "wal"
+    states = [(cuts[-1][1], state_of(yard.replayed(base, cuts))) for _, base, cuts in yard.points()]
+    require_in_order(states, yard.acknowledged)
     asked(yard, "backup", "daily")  # else the live database has more than the newest backup
     report = asked(yard, "drill")
     assert any("increments lead to what portfolio-" in line for line in report["evidence"])
@@ -123,13 +125,8 @@ def test_what_is_asked_for_in_vain_harms_nothing(yard: Yard) -> None:
     place = yard.site.state / "archive-witness"
     yard.until(lambda: next(yard.points(), None) is not None, "something is archived")
     salts = next(iter(yard.points()))[2][-1][1].position.salts
-    for words in (
-        b"",
-        b"junk",
-        b"x" * 5000,
-        b"0123456789abcdef 7\n",
-        *(f"{salts} {n}\n".encode() for n in range(1, 60)),
-    ):
+    junk = [b"", b"junk", b"x" * 5000, b"0123456789abcdef 7 1\n", f"{salts} 7 99999999999999999\n".encode()]
+    for words in (*junk, *(f"{salts} {n} {time.time_ns() // 1000}\n".encode() for n in range(1, 60))):
         place.write_bytes(words)
         time.sleep(0.1)
     for make in ("mkfifo", "ln -s /", "mkdir"):
@@ -142,7 +139,8 @@ def test_what_is_asked_for_in_vain_harms_nothing(yard: Yard) -> None:
     assert len(timeline.ids(yard.site.backups)) == 1
     assert "checksum" not in yard.said()
     assert place.is_dir()
-    assert witness.take(yard.site.state) is None
+    assert witness.asked(yard.site.state) is None
+    asked(yard, "backup", "daily")
     assert asked(yard, "archive", "verify")["damaged"] == []
 
 
