@@ -106,7 +106,8 @@ def _restore_a_second(found: Rehearsal, witness: Witness | None, path: Path) -> 
 def _spans(windows: Sequence[points.Window], witness: Witness | None) -> list[tuple[datetime, datetime]]:
     """Where to choose a second: between the witness and the backup that leads to it, if there is one; else anywhere."""
     if witness is not None:
-        return [(max(witness.plan.base.taken, _first(windows, witness)), witness.plan.found)]
+        last = witness.plan.found
+        return [(min(max(witness.plan.base.taken, _first(windows, witness)), last), last)]
     return [(window.first, window.last) for window in windows]
 
 

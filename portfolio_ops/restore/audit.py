@@ -31,6 +31,9 @@ _NORMAL = 5.0
 """Seconds that a running archive may be behind: a flush each second, and what a seal or the disk takes."""
 
 _PAUSE = 0.2
+_BASE_WITHIN = timedelta(minutes=10)
+"""A timeline that ended sooner may have had no base yet: it is a part of the hole between those beside it."""
+
 _CLOCKS = timedelta(seconds=2)  # file times are coarser than the moments of cuts
 
 
@@ -124,7 +127,7 @@ def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs:
     pieces = [Piece(name, window.first, window.last, State.FOUND, "") for window in own]
     pieces += [Piece(name, hole.start, hole.end, State.LOST, f"{hole.reason}; {lost}") for hole in holes(own)]
     cuts = [cut for increment in history.increments for cut in increment.cuts]
-    if not own and cuts:
+    if not own and cuts and (newest or cuts[-1].seen - timeline.began(name) > _BASE_WITHIN):
         pieces.append(_baseless(name, cuts, newest=newest, runs=runs))
     last = max((window.last for window in own), default=None)
     behind = max((cut.seen for cut in cuts), default=None)

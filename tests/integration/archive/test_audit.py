@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,21 @@ def test_an_archive_that_was_turned_off_is_no_finding(
     assert status["archive"]["off"] is not told
     assert any("the archive does not run" in finding for finding in status["findings"]) is told
     assert ("archive: turned off" in operator.call("status", code=10)[0]) is not told
+
+
+def test_a_timeline_that_ended_before_its_base_was_made_is_a_hole_and_a_long_one_is_lost(
+    site: Site, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for base in (True, False, True):
+        with archiving(site) as archiver:
+            if base:
+                archiver.base()
+            archiver.change(NOTE)
+        time.sleep(1.1)
+    states = [piece["state"] for piece in operator.asked("archive", "verify")["pieces"]]
+    assert states[:3] == ["found", "hole", "found"]
+    monkeypatch.setattr(audit, "_BASE_WITHIN", timedelta())
+    assert "missing-lost" in {piece["state"] for piece in operator.asked("archive", "verify", code=9)["pieces"]}
 
 
 def test_between_two_timelines_lies_a_hole(site: Site, operator: Operator) -> None:
