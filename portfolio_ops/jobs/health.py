@@ -1,7 +1,7 @@
 """How every job of a site is doing: what `status` shows and the hourly check judges."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from portfolio_ops.config import Site, format_duration
 from portfolio_ops.host import messages
@@ -22,6 +22,9 @@ OK, RUNNING, WAITING, LATE, FAILED, NEVER = "ok", "running", "waiting", "late", 
 """A job's states. `waiting`: it has never run, and its timer will start it. The last three are findings."""
 
 _HEALTH_SECONDS = 5.0
+_BASE_TRIED = timedelta(minutes=30)
+"""For so long a base may fail: it is tried every ten minutes, and one that the archive's stop ended is no failure."""
+
 FINDINGS = frozenset({LATE, FAILED, NEVER})
 
 
@@ -118,16 +121,19 @@ def _job_health(site: Site, job: Job, found: catalogue.Catalogue, timer: TimerSt
     state, why = _judged(job, record, success, timer, now)
     if state == RUNNING and not lock.is_held(site.state, job.kind.value):
         state, why = FAILED, "the last run ended without a word: killed, or a power cut"
-    if job is BASE and state == FAILED and record is not None and _made_up_for(record.latest, found, now):
+    if job is BASE and state == FAILED and record is not None and _may_mend(record.latest, found, now):
         state, why = OK, ""
     limit = format_duration(limit_of(site.retention, job.kind))
     return JobHealth(job, state, why, success, timer, len(artifacts), sum(each.bytes for each in artifacts), limit)
 
 
-def _made_up_for(failed: runs.Run, found: catalogue.Catalogue, now: datetime) -> bool:
-    """Whether there was a whole backup of any kind since a base could not be made: that serves as one as well."""
-    newest = catalogue.newest_database(found, now)
-    return newest is not None and newest.taken > datetime.fromisoformat(failed.started)
+def _may_mend(failed: runs.Run, found: catalogue.Catalogue, now: datetime) -> bool:
+    """Whether a base that could not be made needs nobody: it is about to be tried again, or there is another backup.
+
+    Any whole one that was taken since serves as a base as well.
+    """
+    began, newest = datetime.fromisoformat(failed.started), catalogue.newest_database(found, now)
+    return now - began < _BASE_TRIED or (newest is not None and newest.taken > began)
 
 
 def _drill_health(site: Site, found: catalogue.Catalogue, timer: TimerState | None, now: datetime) -> JobHealth:

@@ -313,11 +313,11 @@ def test_the_doctor_tries_the_units_sandbox(deployed: Host) -> None:
 
 
 def test_the_check_asks_the_backend_how_it_is(deployed: Host) -> None:
-    assert start(deployed, "check") == 0
+    assert start(deployed, "check") == 0, deployed.run("journalctl", "-n", "15", "-u", "portfolio-check@shop.service")
     deployed.run("touch", "/srv/backend/sick")
     try:
         assert start(deployed, "check") != 0
         assert "the backend is not well" in deployed.show("portfolio-check@shop.service", "StatusText")
     finally:
         deployed.run("rm", "/srv/backend/sick")
-    assert start(deployed, "check") == 0
+    assert start(deployed, "check") == 0, deployed.run("journalctl", "-n", "15", "-u", "portfolio-check@shop.service")
