@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import pytest
 from portfolio_ops.config import Site
 from portfolio_ops.host import timers
 from portfolio_ops.host.timers import ServiceState
+from portfolio_ops.jobs import health
 from portfolio_ops.restore import audit
-from portfolio_ops.store import timeline
+from portfolio_ops.store import runs, timeline
 from portfolio_ops.store.timeline import Timeline
 from tests.integration.archive.archiver import archiving
 from tests.integration.archive.conftest import Operator
@@ -125,6 +126,25 @@ def test_a_timeline_that_ended_before_its_base_was_made_is_a_hole_and_a_long_one
     assert states[:3] == ["found", "hole", "found"]
     monkeypatch.setattr(audit, "_BASE_WITHIN", timedelta())
     assert "missing-lost" in {piece["state"] for piece in operator.asked("archive", "verify", code=9)["pieces"]}
+
+
+def test_a_base_that_failed_is_a_finding_only_if_it_lasts_and_nothing_serves_instead(
+    site: Site, operator: Operator
+) -> None:
+    with archiving(site) as archiver:
+        archiver.base()
+    time.sleep(1.1)
+    runs.begin(site.state, "archive-base")
+    runs.finish(site.state, "archive-base", succeeded=False, message="no room")
+    now = datetime.now(UTC)
+
+    def found(later: timedelta) -> list[str]:
+        return [each for each in health.assess(site, now + later).findings if "archive-base" in each]
+
+    assert found(timedelta()) == []
+    assert found(timedelta(minutes=31)) == ["archive-base: the last run failed: no room"]
+    operator.call("backup", "daily")
+    assert found(timedelta(minutes=31)) == []
 
 
 def test_between_two_timelines_lies_a_hole(site: Site, operator: Operator) -> None:
