@@ -7,12 +7,11 @@ from pathlib import Path
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
-from portfolio_ops.host.files import open_regular
 from portfolio_ops.host.timers import archive_is_off
 from portfolio_ops.jobs.run import ARCHIVING
 from portfolio_ops.sqlite.increment import Cut
 from portfolio_ops.sqlite.wal import FRAME_HEADER
-from portfolio_ops.sqlite.wal_index import read_wal_index
+from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import lock, runs, timeline
 
 
@@ -70,15 +69,11 @@ def _lag(database: Path, last: Cut, now: datetime) -> tuple[float, int]:
     path = Path(os.path.realpath(database))
     try:
         changed = datetime.fromtimestamp(path.with_name(f"{path.name}-wal").stat().st_mtime, UTC)
-        descriptor = open_regular(path.with_name(f"{path.name}-shm"))
+        index = wal_index_of(path)
     except (OSError, PortfolioOpsError):
         return 0.0, 0
-    try:
-        index = read_wal_index(descriptor)
-    except PortfolioOpsError:
+    if index is None:
         return 0.0, 0
-    finally:
-        os.close(descriptor)
     archived = last.position.frame if index.salts.hex() == last.position.salts else 0
     size = (index.frames - archived) * (FRAME_HEADER + index.page_size)
     return ((now - last.seen).total_seconds() if size and changed > last.seen else 0.0), size

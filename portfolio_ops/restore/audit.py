@@ -4,7 +4,6 @@ Reads only. The `-shm` is opened and closed by its name: never call this in a pr
 locks would be dropped by it (fcntl(2), "Advisory record locking").
 """
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from portfolio_ops.restore.history import History, histories
 from portfolio_ops.restore.points import ARCHIVER, Window, damages, holes, windows_in
 from portfolio_ops.sqlite.increment import Cut
 from portfolio_ops.sqlite.increment_content import verify
-from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
+from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import catalogue, timeline
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import is_held
@@ -156,7 +155,7 @@ def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:
     if not history.increments or (not runs and archive_is_off(site.name)):
         return []
     last = max((each.cuts[-1] for each in history.increments), key=lambda cut: cut.seen)
-    index = _index_of(site.database.resolve())
+    index = wal_index_of(site.database)
     if index is None:
         # No WAL: the last connection ended it. What it had committed is in the main file then, which says when.
         try:
@@ -194,15 +193,3 @@ def _moves(site: Site, name: str, last: Cut) -> bool:
             return True
         time.sleep(_PAUSE)
     return False
-
-
-def _index_of(database: Path) -> WalIndex | None:
-    """The database's wal-index; None where it has none."""
-    try:
-        descriptor = os.open(database.with_name(f"{database.name}-shm"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        return read_wal_index(descriptor)
-    finally:
-        os.close(descriptor)

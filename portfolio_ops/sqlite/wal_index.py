@@ -9,8 +9,10 @@ import struct
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
-from portfolio_ops.errors import BusyError, PortfolioOpsError
+from portfolio_ops.errors import BusyError, NotFoundError, PortfolioOpsError
+from portfolio_ops.host.files import open_regular
 
 _COPY = struct.Struct("=IIIBBHII8s8s8s")  # version .. checksum, 48 bytes; it stands twice
 _CHECKPOINT = struct.Struct("=I")  # nBackfill, behind both copies
@@ -69,3 +71,22 @@ def read_wal_index(descriptor: int) -> WalIndex:
                 "the wal-index did not come to rest for 5 s",
                 suggestion="is a process stopped in the middle of a commit?",
             )
+
+
+def wal_index_of(database: Path) -> WalIndex | None:
+    """Read the index of a live database, found by its name; None where it has none.
+
+    Never in a process that has the database open: closing the `-shm` would drop its locks (fcntl(2)).
+
+    Raises:
+        PortfolioOpsError: As `read_wal_index` and `open_regular`.
+    """
+    path = Path(os.path.realpath(database))
+    try:
+        descriptor = open_regular(path.with_name(f"{path.name}-shm"))
+    except NotFoundError:
+        return None
+    try:
+        return read_wal_index(descriptor)
+    finally:
+        os.close(descriptor)
