@@ -43,7 +43,7 @@ _KEYS = {
     "retention.social": "How long social exports are kept.",
     "retention.event": "How long backups on an event are kept.",
     "retention.logs": "How long archives of logs are kept.",
-    "retention.wal": "Reserved for continuous archiving; nothing reads it yet.",
+    "retention.wal": "How long the archive of every moment is kept.",
     "retention.minimum": "Verified daily backups that no rule may prune.",
     "archive.stall_budget": "For how long the archive may hold the site's writers off at a time, to end a WAL.",
     "backend.compose": "Folder of the compose file that the backend runs from: a restore in place stops and starts it.",
@@ -61,6 +61,8 @@ _KEYS = {
     "with the job's name as `{job}` where the URL has that. `credential:NAME` as above.",
     "gallery.table": "The table whose new rows are events: the archive sees them and makes a backup. A table with rowids, in a database in WAL mode.",
     "gallery.name": "Its column with the names. Both keys or neither; without them only `backup gallery NAME` makes such backups.",
+    "api.token": "The systemd credential that holds the token which callers of the HTTP API must bring, as `credential:NAME`. None is asked for if empty; over TCP it is required.",
+    "api.wait": "How long an answer of the HTTP API waits for its backup, before it says where to ask for it.",
     "drill.checks": "SQL on the restored copy, read-only; each must give a true value first.",
     "drill.scratch": "Where drills restore to; a hidden folder of the backups if empty.",
 }

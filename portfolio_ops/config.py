@@ -110,6 +110,19 @@ class Drill:
 
 
 @dataclass(frozen=True)
+class Api:
+    """The HTTP API.
+
+    Attributes:
+        token: The name of the systemd credential that holds the bearer token; empty where none is asked for.
+        wait: How long an answer waits for the backup that was asked for.
+    """
+
+    token: str
+    wait: timedelta
+
+
+@dataclass(frozen=True)
 class Setting:
     """An effective value and where it comes from: `default`, or the file that sets it."""
 
@@ -140,6 +153,7 @@ class Site:
     drill: Drill
     archive: Archive
     gallery: Gallery | None
+    api: Api
     settings: tuple[Setting, ...]
 
     @property
@@ -239,6 +253,14 @@ def _secret_url(value: Any) -> str:
         raise ValueError(f'{error}, or the name of a systemd credential: "credential:webhook"') from None
 
 
+def _credential(value: Any) -> str:
+    if not isinstance(value, str) or not _CREDENTIAL.fullmatch(value):
+        raise ValueError(
+            'must name a systemd credential, for example "credential:api-token": anybody may read this file'
+        )
+    return value
+
+
 _REQUIRED = object()
 _SCHEMA: dict[str, dict[str, tuple[Callable[[Any], Any], Any]]] = {
     "site": {
@@ -276,6 +298,10 @@ _SCHEMA: dict[str, dict[str, tuple[Callable[[Any], Any], Any]]] = {
     "drill": {
         "checks": (_texts, ()),
         "scratch": (_text, ""),
+    },
+    "api": {
+        "token": (_credential, ""),
+        "wait": (_duration, "50s"),
     },
 }
 
@@ -402,6 +428,7 @@ def _site(name: str, file: Path, values: dict[str, Any], settings: list[Setting]
         ),
         archive=Archive(timedelta(milliseconds=int(values["archive.stall_budget"].removesuffix("ms")))),
         gallery=Gallery(values["gallery.table"], values["gallery.name"]) if values["gallery.table"] else None,
+        api=Api(values["api.token"].removeprefix("credential:"), parse_duration(values["api.wait"])),
         settings=tuple(settings),
     )
 

@@ -1,5 +1,6 @@
 """`portfolio-ops backup`: make a backup now."""
 
+import time
 from datetime import timedelta
 
 import click
@@ -10,6 +11,7 @@ from portfolio_ops.config import parse_duration
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.jobs.daily import backup_daily
 from portfolio_ops.jobs.gallery import backup_gallery
+from portfolio_ops.jobs.requested import make_requested
 from portfolio_ops.jobs.run import Outcome
 from portfolio_ops.jobs.social import backup_social
 
@@ -74,6 +76,20 @@ def social(context: Context, wait: timedelta) -> ExitCode:
 def gallery(context: Context, name: str, wait: timedelta) -> ExitCode:
     """The whole database because the gallery NAME was added, into event-triggered/."""
     return finish(context, "backup gallery", backup_gallery(context.site(), name, wait=wait))
+
+
+@command.command("requested", short_help="What was asked for in run/triggers, or through the API.")
+@wait_option
+@click.pass_obj
+def requested(context: Context, wait: timedelta) -> ExitCode:
+    """What was asked for: by a file in run/triggers below the site's root, or through the API. The path unit starts it.
+
+    Such a file is empty and named as the gallery, or it holds JSON: {"galleryName": "Winter light"}. Write it under a
+    name that begins with a dot, then rename it. What is no request goes to run/failed, with the reason.
+    """
+    began = time.monotonic()
+    made = make_requested(context.site(), wait=wait)
+    return finish(context, "backup requested", Outcome(tuple(made), (), time.monotonic() - began))
 
 
 def finish(context: Context, command_name: str, outcome: Outcome) -> ExitCode:

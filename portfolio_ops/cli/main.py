@@ -27,6 +27,7 @@ COMMANDS = {
     "drill": "Rehearse a restore, and compare it with the live database.",
     "doctor": "Look at every precondition, each with its cure.",
     "prune": "Say what retention would delete and why; --yes acts.",
+    "serve": "Answer the HTTP API on the sockets that systemd hands over.",
     "config": "Show or check the effective settings.",
     "alert": "Record that a unit failed for good (called by systemd).",
 }

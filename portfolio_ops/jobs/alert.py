@@ -6,7 +6,6 @@ nobody.
 """
 
 import json
-import os
 import smtplib
 import socket
 import subprocess
@@ -21,7 +20,7 @@ from typing import Any
 
 from portfolio_ops.config import Alert
 from portfolio_ops.errors import ConfigurationError
-from portfolio_ops.host import messages
+from portfolio_ops.host import credentials, messages
 from portfolio_ops.host.files import write_atomically
 from portfolio_ops.host.http import HttpError, is_url, post, within
 from portfolio_ops.host.journal import Log, one_line
@@ -33,7 +32,6 @@ _REMIND_AFTER = timedelta(hours=24)
 # TimeoutStartSec= of the units, so that none is cut off.
 _PAUSES = (0.0, 2.0, 8.0)
 _SECONDS = 10.0
-_CREDENTIAL = "credential:"
 _SENDMAIL = "/usr/sbin/sendmail"
 _MAIL_SERVER = ("127.0.0.1", 25)
 
@@ -214,24 +212,12 @@ def _revealed(value: str) -> str:
         ConfigurationError: There is no such credential, or it is no URL. The secret is not shown.
     """
     who, url = "it", value
-    if value.startswith(_CREDENTIAL):
-        name = value.removeprefix(_CREDENTIAL)
-        who, url = f"the credential {name}", _secret(name)
+    if value.startswith(credentials.PREFIX):
+        name = value.removeprefix(credentials.PREFIX)
+        who, url = f"the credential {name}", credentials.secret(name)
     if not is_url(url):
         raise ConfigurationError([f"{who} is not a URL of http or https, and nothing besides"])
     return url
-
-
-def _secret(name: str) -> str:
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    if folder is None:
-        raise ConfigurationError([f"there are no credentials here, {name} is one"])
-    try:
-        return (Path(folder) / name).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigurationError([f"the credential {name} cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError:
-        raise ConfigurationError([f"the credential {name} is not text in UTF-8"]) from None
 
 
 def _mail(address: str, word: Word) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import re
 import unicodedata
 from datetime import timedelta
+from typing import Any
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import UsageError
@@ -11,6 +12,7 @@ from portfolio_ops.jobs.database import back_up
 from portfolio_ops.jobs.run import GALLERY, Outcome, Task, run_job
 from portfolio_ops.store import catalogue, sightings
 from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.requests import Batch
 
 _NAME_MOST = 10_000
 _SLUG_MOST = 60
@@ -44,25 +46,41 @@ def backup_seen(site: Site, *, wait: timedelta) -> Outcome:
 
 
 def _seen(task: Task) -> list[Artifact]:
-    """Under the lock of the job: another run, of an archive that was killed, may have made it."""
     known = sightings.read(task.site.state)
     if known is None or known.begun is None:
         return []
     batch = known.begun
-    events = catalogue.scan(task.site.backups, task.site.name, [Kind.EVENT])
-    if any(each.metadata.details.get("request") == batch.request for each in events.artifacts):
-        return []
     details = {
-        "event": "gallery-added",
-        "name": batch.name,
         "names": list(batch.names),
         "more": batch.more,
         "table": known.table,
         "rowids": [batch.first, batch.last],
         "before": batch.before,
-        "request": batch.request,
     }
-    return [back_up(task, _stem(batch.name), details)]
+    return _once(task, batch.request, batch.name, details)
+
+
+def backup_asked(site: Site, batch: Batch, *, wait: timedelta) -> Artifact:
+    """The same for galleries that were asked for; one backup for all of them, once.
+
+    Raises:
+        PortfolioOpsError: Nothing was published, and nothing pruned.
+    """
+    names = list(dict.fromkeys(request.name for request in batch.requests))
+    outcome = run_job(site, GALLERY, lambda task: _once(task, batch.token, names[-1], {"names": names}), wait=wait)
+    return ([*outcome.made] or _events_of(site, batch.token))[0]
+
+
+def _once(task: Task, request: str, name: str, details: dict[str, Any]) -> list[Artifact]:
+    """Under the lock of the job: another run, that was killed before it could say so, may have made it."""
+    if _events_of(task.site, request):
+        return []
+    return [back_up(task, _stem(name), {"event": "gallery-added", "name": name, **details, "request": request})]
+
+
+def _events_of(site: Site, request: str) -> list[Artifact]:
+    events = catalogue.scan(site.backups, site.name, [Kind.EVENT])
+    return [each for each in events.artifacts if each.metadata.details.get("request") == request]
 
 
 def _stem(name: str) -> str:

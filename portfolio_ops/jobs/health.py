@@ -7,7 +7,7 @@ from portfolio_ops.config import Site, format_duration
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import free_bytes, reserve_bytes
 from portfolio_ops.host.journal import Log
-from portfolio_ops.host.timers import TimerState, timer_states
+from portfolio_ops.host.timers import TimerState, service_state, timer_states
 from portfolio_ops.jobs import archive_health, drill
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.drill import Report
@@ -86,8 +86,8 @@ class Health:
         return words
 
 
-def assess(site: Site, now: datetime) -> Health:
-    """Look at artifacts, run records, locks, timers and the disk. Changes nothing."""
+def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
+    """Look at artifacts, run records, locks, timers and the disk; ask the backend how it is. Changes nothing."""
     found = catalogue.scan(site.backups, site.name)
     timers = timer_states(site.name) or {}
     place = site.backups if site.backups.is_dir() else site.root
@@ -99,7 +99,12 @@ def assess(site: Site, now: datetime) -> Health:
         found.problems,
         drill.last_report(site),
         archive_health.assess(site, now),
-        (*_unfinished_restore(site), *_bad_artifacts(site), *sick_backend(site)),
+        (
+            *_unfinished_restore(site),
+            *_bad_artifacts(site),
+            *_unheard(site),
+            *(sick_backend(site) if ask_backend else ()),
+        ),
         free_bytes(place),
         reserve_bytes(place),
     )
@@ -166,6 +171,17 @@ def _bad_artifacts(site: Site) -> list[str]:
     if not files:
         return []
     return [f"{len(files)} bad artifacts lie in {files[0].parent}: look at them, then delete them"]
+
+
+def _unheard(site: Site) -> list[str]:
+    """Whether somebody listens to who asks for backups, where that was turned on."""
+    units = (f"portfolio-gallery@{site.name}.path", f"portfolio-api@{site.name}.socket")
+    states = [(unit, service_state(unit)) for unit in units]
+    return [
+        f"{unit} does not run ({state.active}): systemctl reset-failed {unit}; systemctl start {unit}"
+        for unit, state in states
+        if state is not None and state.enabled and state.active != "active"
+    ]
 
 
 def sick_backend(site: Site) -> list[str]:

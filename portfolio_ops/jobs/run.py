@@ -100,18 +100,33 @@ def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wai
 
 
 def _prepared(site: Site, job: Job) -> Path:
-    """The job's folder; made if the site's root is there (an unmounted volume must not be filled behind its mount)."""
+    """The job's folder; made if the site's root is there."""
+    make_folders(site)
+    folder = site.backups / job.kind.folder
+    _make(folder)
+    return folder
+
+
+def make_folders(site: Site) -> None:
+    """Make the folder of backups and that of the state, if the site's root is there.
+
+    Raises:
+        NotFoundError: It is not: an unmounted volume must not be filled behind its mount.
+        RefusedError: Something else lies there.
+    """
     if not site.root.is_dir():
         raise NotFoundError(f"the site's root {site.root} does not exist", suggestion="is the volume mounted?")
-    folder = site.backups / job.kind.folder
-    for path in (site.backups, site.state, folder):
-        try:
-            path.mkdir(mode=0o750, exist_ok=True)
-        except FileExistsError as error:
-            raise RefusedError(
-                f"{path} should be a folder, and is none", suggestion="move it away; the next run makes the folder"
-            ) from error
-    return folder
+    _make(site.backups)
+    _make(site.state)
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o750, exist_ok=True)
+    except FileExistsError as error:
+        raise RefusedError(
+            f"{path} should be a folder, and is none", suggestion="move it away; the next run makes the folder"
+        ) from error
 
 
 def _recorded(task: Task, work: Callable[[Task], list[Artifact]]) -> list[Artifact]:

@@ -16,7 +16,10 @@ SYSTEMD = Path(__file__).parents[2] / "systemd"
 JOB_UNITS = ("portfolio-backup-daily@", "portfolio-backup-social@", "portfolio-logs-rotate@")
 SANDBOXED = (
     *JOB_UNITS,
-    *(f"portfolio-{name}@" for name in ("archive", "check", "drill", "doctor", "alert", "ping", "well")),
+    *(
+        f"portfolio-{name}@"
+        for name in ("archive", "check", "drill", "doctor", "gallery", "api", "alert", "ping", "well")
+    ),
 )
 
 
