@@ -148,16 +148,17 @@ def _read(folder: int, name: str) -> Request | None:
         return None
     except OSError as error:
         raise _NoRequestError(f"it is no regular file that can be read ({error.strerror})") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _NoRequestError("it is no regular file")
         if status.st_size > _BYTES_MOST:
             raise _NoRequestError(f"it has {status.st_size:,} bytes, at most {_BYTES_MOST:,} are read")
-        try:
-            content = file.read(_BYTES_MOST + 1)
-        except OSError as error:
-            raise _NoRequestError(f"it cannot be read ({error.strerror})") from error
+        content = os.pread(descriptor, _BYTES_MOST, 0)
+    except OSError as error:
+        raise _NoRequestError(f"it cannot be read ({error.strerror})") from error
+    finally:
+        os.close(descriptor)
     # The same file after a crash is the same request.
     same = f"{name}\0{status.st_ino}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape")
     return _parsed(content, name, hashlib.sha256(same).hexdigest()[:32])
@@ -174,7 +175,7 @@ def _parsed(content: bytes, file_name: str, identity: str) -> Request:
         if not isinstance(document, dict):
             raise _NoRequestError("its content is JSON, but no object")
     wants = document.get("backup", GALLERY)
-    if wants not in {GALLERY, DAILY}:
+    if wants not in (GALLERY, DAILY):  # not a set: it may be a list
         raise _NoRequestError(f'its "backup" is neither "{GALLERY}" nor "{DAILY}"')
     name = document.get("galleryName", file_name) if wants == GALLERY else ""
     if wants == GALLERY and (fault := fault_of(name)):

@@ -62,6 +62,7 @@ class Activated:
         self.listener.listen(1024)
         self.sockets = [self.listener, *families]
         self.servers: list[subprocess.Popen[bytes]] = []
+        self._callers: list[socket.socket] = []
 
     def start(self, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a server as the service manager would."""
@@ -88,8 +89,9 @@ class Activated:
             return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 
     def connect(self) -> socket.socket:
-        """A bare connection."""
+        """A bare connection; closed when the server is stopped."""
         connection = socket.socket(socket.AF_UNIX)
+        self._callers.append(connection)
         connection.settimeout(60)
         connection.connect(str(self.path))
         return connection
@@ -97,6 +99,8 @@ class Activated:
     def stop(self) -> str:
         """End the servers that run; gives what the last one said on stderr."""
         said = b""
+        for caller in self._callers:
+            caller.close()
         for server in self.servers:
             if server.poll() is None:
                 server.send_signal(signal.SIGTERM)
