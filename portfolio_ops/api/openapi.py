@@ -3,6 +3,7 @@
 from typing import Any
 
 from portfolio_ops import __version__
+from portfolio_ops.store.requests import NAME_MOST
 
 _TEXT = {"type": "string"}
 _MAYBE_TEXT = {"type": ["string", "null"]}
@@ -38,7 +39,7 @@ _WAITS = {
     "state": {"const": "waiting"},
     "statusUrl": _TEXT,
 }
-_NAME = {"galleryName": _TEXT}
+_NAME = {"galleryName": {"type": "string", "minLength": 1, "maxLength": NAME_MOST, "pattern": r"\S"}}
 _SUMMARY = _object({"count": _COUNT, "retention": _TEXT, "latest": _TEXT, "latestAt": _MAYBE_TEXT})
 _STATUS = _object(
     {
