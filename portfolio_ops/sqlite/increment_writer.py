@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _LEVEL = 3
 _MODE = 0o640
-_BATCH = 1 << 20  # bytes of pages that are made into frames at once
-_CHUNK = 4 << 20  # compressed: what is held in memory, and written with one call
+_BATCH = 256 << 10  # bytes of pages that are made into frames at once
+_CHUNK = 1 << 20  # compressed: what is held in memory, and written with one call
 _LOCKED_BYTE = 1 << 30
 
 

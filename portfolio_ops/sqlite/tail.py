@@ -6,7 +6,6 @@ the disk or memory is therefore found here, while the site still runs and can be
 """
 
 import contextlib
-import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -21,8 +20,9 @@ from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.wal import FRAME_HEADER, HEADER
 from portfolio_ops.sqlite.wal_header import Checksum, Cursor, Header, parse_header
 from portfolio_ops.sqlite.wal_index import WalIndex
-from portfolio_ops.sqlite.wal_reader import committed
+from portfolio_ops.sqlite.wal_reader import Commits, committed
 
+_PART = 1 << 20  # bytes of frames that are in memory at a time
 _CHECKSUM_AT = 16  # in a frame's header
 _FRAME = struct.Struct(">II8s8x")  # page, size of the database after a commit (else 0), salts, checksum
 
@@ -49,14 +49,21 @@ class Changes:
     frames: int
     _numbers: NDArray[np.uint32]
     _frames: NDArray[np.int64]
-    _data: memoryview
+    _wal: int
     _step: int
 
     def pages(self) -> Iterator[tuple[int, bytes]]:
-        """Number and content of each page, in order of number; valid while the block of `Tail.changes` runs."""
+        """Number and content of each page, in order of number; valid while the block of `Tail.changes` runs.
+
+        Raises:
+            DamagedWalError: The WAL was cut off.
+        """
+        page_size = self._step - FRAME_HEADER
         for number, frame in zip(self._numbers.tolist(), self._frames.tolist(), strict=True):
-            start = frame * self._step + FRAME_HEADER
-            yield number, bytes(self._data[start : start + self._step - FRAME_HEADER])
+            page = os.pread(self._wal, page_size, HEADER + (frame - 1) * self._step + FRAME_HEADER)
+            if len(page) != page_size:
+                raise DamagedWalError(f"the WAL was cut off before frame {frame}, which is committed", suggestion=_CURE)
+            yield number, page
 
 
 class Tail:
@@ -118,23 +125,20 @@ class Tail:
             if index.salts.hex() != self.position.salts or self._header is None:
                 self._open_generation(index.salts)
             first = self._cursor.frame
-            with self._frames(first, index.frames) as data:
-                numbers, sizes = self._read_on(data, index.frames)
-                if numbers is None:
-                    yield None
-                else:
-                    yield self._described(numbers, int(sizes[-1]), data, position)
+            found = self._read_on(index.frames)
+            yield self._described(found, first, position) if len(found.pages) else None
         except BaseException:
             self._header, self._cursor = before
             raise
         self.position = position
 
-    def _described(self, numbers: NDArray[np.uint32], pages: int, data: memoryview, position: Position) -> Changes:
+    def _described(self, found: Commits, first: int, position: Position) -> Changes:
         # The last frame of each page: the first one from behind.
-        unique, from_behind = np.unique(numbers[::-1], return_index=True)
+        unique, from_behind = np.unique(found.pages[::-1], return_index=True)
+        pages, count = int(found.sizes[-1]), len(found.pages)
         inside = unique <= pages
-        frames = len(numbers) - 1 - from_behind.astype(np.int64)
-        return Changes(self.position, position, pages, len(numbers), unique[inside], frames[inside], data, self._step)
+        frames = first + count - from_behind.astype(np.int64)
+        return Changes(self.position, position, pages, count, unique[inside], frames[inside], self._pin.wal, self._step)
 
     def _open_generation(self, salts: bytes) -> None:
         header = parse_header(os.pread(self._pin.wal, HEADER, 0))
@@ -144,24 +148,26 @@ class Tail:
             )
         self._header, self._cursor = header, header.start
 
-    @contextlib.contextmanager
-    def _frames(self, first: int, last: int) -> Iterator[memoryview]:
-        """The frames behind number `first`, up to `last`, as they stand in the file."""
-        length = HEADER + last * self._step
-        with mmap.mmap(self._pin.wal, length, prot=mmap.PROT_READ) as whole:
-            view = memoryview(whole)
-            part = view[HEADER + first * self._step :]
-            try:
-                yield part
-            finally:
-                part.release()
-                view.release()
+    def _parts(self, first: int, last: int) -> Iterator[memoryview]:
+        """The frames behind number `first`, up to `last`, as they stand in the file; a part overwrites the one before.
 
-    def _read_on(self, data: memoryview, last: int) -> tuple[NDArray[np.uint32] | None, NDArray[np.uint32]]:
-        """Verify the frames up to number `last`, which are committed; gives their pages and the sizes after them."""
+        Not a map of the file: its pages would count as ours, and a WAL that somebody cuts off would end us.
+        """
+        per_part = max(1, min(_PART // self._step, last - first))
+        buffer = memoryview(bytearray(per_part * self._step))
+        while first < last:
+            part = buffer[: min(per_part, last - first) * self._step]
+            done = os.preadv(self._pin.wal, [part], HEADER + first * self._step)
+            yield part[:done]
+            if done < part.nbytes:
+                return
+            first += per_part
+
+    def _read_on(self, last: int) -> Commits:
+        """Verify the frames up to number `last`, which are committed."""
         if self._header is None:
             raise AssertionError("frames without a header")
-        found = committed(self._header, self._cursor, data)
+        found = committed(self._header, self._cursor, self._parts(self._cursor.frame, last))
         if found.end.frame != last:
             raise DamagedWalError(
                 f"frame {found.stopped_at} of the WAL is committed, and does not have its checksum "
@@ -169,7 +175,7 @@ class Tail:
                 suggestion=_CURE,
             )
         self._cursor = found.end
-        return (found.pages if len(found.pages) else None), found.sizes
+        return found
 
 
 _CURE = "back up the database while the site still runs (portfolio-ops backup daily), then look for faults of the disk"

@@ -7,7 +7,7 @@ follows the first frame that is not valid, without a word.
 """
 
 import enum
-import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,10 @@ from portfolio_ops.sqlite.wal_header import SALTS, Checksum, Cursor, Header
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-_BATCH_BYTES = 4 << 20
-_SALTS_AT, _CHECKSUM_AT = 8, 16
+_SALTS_AT = 8
+_HEAD = FRAME_HEADER // 4
+_SIZE, _SALTS, _CHECKSUM = 1, 2, 4
+"""Places in the six words of a frame's header; the page's number comes first."""
 
 
 class Stop(enum.Enum):
@@ -62,46 +64,49 @@ class Commits:
     stopped_at: int
 
 
-def committed(header: Header, cursor: Cursor, data: "ReadableBuffer") -> Commits:
+def committed(header: Header, cursor: Cursor, parts: Iterable["ReadableBuffer"]) -> Commits:
     """Find the transactions that are complete and undamaged, up to the last commit.
 
     Args:
         header: The WAL's header.
-        cursor: Where in the WAL `data` begins: `header.start`, or `end` of an earlier answer.
-        data: Frames as they stand in the file: bytes, a view, a map of the file. Of a live file's map, only those that
-            the wal-index says are committed: the others may change while they are looked at. Nothing of it is kept.
+        cursor: Where in the WAL the first part begins: `header.start`, or `end` of an earlier answer.
+        parts: Frames as they stand in the file, so many in each part as is convenient; only the last may end within
+            one. Of a live file, only those that the wal-index says are committed: the others may change while they are
+            looked at. Nothing of a part is kept when the next is asked for.
     """
-    data = memoryview(data)
     size = FRAME_HEADER + header.page_size
-    total, per_batch = data.nbytes // size, max(1, _BATCH_BYTES // size)
     sums = FrameChecksums(header.page_size, big_endian=header.big_endian)
-    found, stop, checksum = [np.empty((0, 2), dtype=np.uint32)], Stop.END, cursor.checksum
-    for first in range(0, total, per_batch):
-        count = min(per_batch, total - first)
-        frames = np.frombuffer(data, np.uint8, count * size, first * size).reshape(count, size)
-        valid = _valid(sums, frames, header.salts, checksum)
-        found.append(_numbers(frames[:valid, :_SALTS_AT]).astype(np.uint32))
+    found, stop, checksum = [np.empty((0, _HEAD), dtype=np.uint32)], Stop.END, cursor.checksum
+    for part in parts:
+        data = memoryview(part)
+        count = data.nbytes // size
+        if not count:
+            continue
+        frames = np.frombuffer(data, np.uint8, count * size).reshape(count, size)
+        heads = _numbers(frames[:, :FRAME_HEADER]).astype(np.uint32)
+        valid = _valid(sums, frames, heads, header.salts, checksum)
+        found.append(heads[:valid])
         if valid < count:
             ours = _salts(frames[valid]).tobytes() == header.salts
             stop = Stop.DAMAGED if ours else Stop.STALE
             break
-        checksum = _stored(data, first + count, size)
+        checksum = _checksum_in(heads[-1])
     heads = np.concatenate(found)
-    ends = np.flatnonzero(heads[:, 1])
+    ends = np.flatnonzero(heads[:, _SIZE])
     last = int(ends[-1]) + 1 if len(ends) else 0
-    pages, sizes = heads[:last].T.copy()
-    end = Cursor(cursor.frame + last, _stored(data, last, size)) if last else cursor
+    pages, sizes = heads[:last, :_SALTS].T.copy()
+    end = Cursor(cursor.frame + last, _checksum_in(heads[last - 1])) if last else cursor
     return Commits(pages, sizes, end, stop, cursor.frame + len(heads) + 1)
 
 
-def _valid(sums: FrameChecksums, frames: Bytes, salts: bytes, before: Checksum) -> int:
+def _valid(sums: FrameChecksums, frames: Bytes, heads: Words, salts: bytes, before: Checksum) -> int:
     """How many frames from the first on are valid, if the checksum before them is `before`."""
-    stored = _numbers(frames[:, _CHECKSUM_AT:FRAME_HEADER]).astype(np.uint32)
+    stored = heads[:, _CHECKSUM:]
     # Each frame is checked against the stored checksum of the one before it. If that was wrong, it is not valid itself.
     chain = np.concatenate([np.array([before], dtype=np.uint32), stored[:-1]])
     good = (sums.following(frames, chain) == stored).all(axis=1)
     good &= (_salts(frames) == np.frombuffer(salts, np.uint8)).all(axis=1)
-    good &= _numbers(frames[:, :4])[:, 0] != 0
+    good &= heads[:, 0] != 0
     return len(good) if good.all() else int(good.argmin())
 
 
@@ -114,7 +119,6 @@ def _numbers(part: Bytes) -> NDArray[np.uint32]:
     return part.view(">u4")
 
 
-def _stored(data: memoryview, frame: int, size: int) -> Checksum:
-    """The checksum that stands in a frame, which is counted from 1."""
-    s0, s1 = struct.unpack_from(">2I", data, (frame - 1) * size + _CHECKSUM_AT)
+def _checksum_in(head: Words) -> Checksum:
+    s0, s1 = head[_CHECKSUM:].tolist()
     return s0, s1

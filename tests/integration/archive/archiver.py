@@ -152,7 +152,7 @@ class Archiver:
         cursor = self.cursor if self.cursor and self.position.salts == position.salts else header.start
         step = 24 + self.pin.page_size
         data = os.pread(self.pin.wal, (index.frames - cursor.frame) * step, 32 + cursor.frame * step)
-        found = committed(header, cursor, data)
+        found = committed(header, cursor, [data])
         assert found.end.frame == index.frames
         newest = {page: at for at, page in enumerate(found.pages.tolist())}
         if self.position.salts == position.salts and self.cursor is None:

@@ -85,7 +85,7 @@ class Live:
         known = self._cursor if self._position.salts == header.salts.hex() else None
         cursor = known or header.start
         begin = 32 + cursor.frame * (24 + self.page_size)
-        found = committed(header, cursor, memoryview(wal)[begin:])
+        found = committed(header, cursor, [memoryview(wal)[begin:]])
         newest = {page: cursor.frame + index for index, page in enumerate(found.pages.tolist(), 1)}
         pages = [(page, self._page(wal, frame)) for page, frame in newest.items()]
         since, self._cursor = self._position, found.end

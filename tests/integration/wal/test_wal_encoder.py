@@ -93,7 +93,7 @@ def test_every_cut_is_that_moment(
         encoder = Encoder(page_size, salts, big_endian=big_endian, cursor=encoder.cursor)
     header = parse_header(wal)
     assert header is not None
-    found = committed(header, header.start, wal[32:])
+    found = committed(header, header.start, [wal[32:]])
     assert (found.end, found.stop) == (encoder.cursor, Stop.END)
 
 
@@ -105,7 +105,7 @@ def test_the_frames_are_those_of_sqlite(tmp_path: Path, page_size: int) -> None:
         _, wal = history(page_size, seed, tmp_path)
         header = parse_header(wal)
         assert header is not None
-        found = committed(header, header.start, wal[32:])
+        found = committed(header, header.start, [wal[32:]])
         encoder = Encoder(page_size, header.salts, cursor=header.start)
         made, waiting = b"", []
         for frame, (page, commit) in enumerate(zip(found.pages.tolist(), found.sizes.tolist(), strict=True), 1):

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from portfolio_ops.errors import PortfolioOpsError
-from portfolio_ops.sqlite import wal_reader
 from portfolio_ops.sqlite.wal import FRAME_HEADER, frame_offset
 from portfolio_ops.sqlite.wal_encoder import Encoder
 from portfolio_ops.sqlite.wal_header import Header, encode_header, parse_header
@@ -27,12 +26,13 @@ searching = settings(
 )
 
 
-def ours(wal: bytes) -> Recovery:
+def ours(wal: bytes, per_part: int = 1000) -> Recovery:
     """Our answer, in the oracle's words."""
     header = parse_header(wal)
     if header is None:
         return Recovery([], 0, None)
-    found = committed(header, header.start, wal[32:])
+    step = per_part * (24 + header.page_size)
+    found = committed(header, header.start, (wal[at : at + step] for at in range(32, len(wal), step)))
     assert found.end.frame == len(found.pages) == len(found.sizes)
     if not len(found.pages):
         assert found.end == header.start
@@ -43,7 +43,7 @@ def ours(wal: bytes) -> Recovery:
 def read(wal: bytes) -> tuple[Header, Commits]:
     header = parse_header(wal)
     assert header is not None
-    return header, committed(header, header.start, wal[32:])
+    return header, committed(header, header.start, [wal[32:]])
 
 
 def big_endian(wal: bytes) -> bytes:
@@ -109,23 +109,21 @@ OF_FRAMES = ["flip in header", "flip in frame header", "zero", "repeat", "copy",
     page_size=st.sampled_from(PAGE_SIZES),
     seed=SEEDS,
     swapped=st.booleans(),
-    batch=st.sampled_from([1, 9000, 4 << 20]),
+    per_part=st.sampled_from([1, 3, 1000]),
     damage=damages("cut", "flip", *OF_FRAMES),
 )
 def test_any_wal_whole_or_damaged(
-    *, tmp_path: Path, page_size: int, seed: int, swapped: bool, batch: int, damage: list[Damage]
+    *, tmp_path: Path, page_size: int, seed: int, swapped: bool, per_part: int, damage: list[Damage]
 ) -> None:
     main, wal = history(page_size, seed, tmp_path)
     if swapped:
         wal = big_endian(wal)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wal_reader, "_BATCH_BYTES", batch)
-        assert ours(wal) == recovery(main, wal, tmp_path)
-        for each in damage:
-            damaged = each.done(wal, page_size)
-            answer = ours(damaged)
-            event(f"{each.kind}: {'some' if answer.pages else 'no'} frames left")
-            assert answer == recovery(main, damaged, tmp_path)
+    assert ours(wal, per_part) == recovery(main, wal, tmp_path)
+    for each in damage:
+        damaged = each.done(wal, page_size)
+        answer = ours(damaged, per_part)
+        event(f"{each.kind}: {'some' if answer.pages else 'no'} frames left")
+        assert answer == recovery(main, damaged, tmp_path)
 
 
 @settings(searching, max_examples=150)
@@ -176,7 +174,7 @@ def test_reading_on_from_where_an_earlier_read_ended(
     cursor, pages, sizes = header.start, [], []
     for cut in [*sorted(cuts), 1]:
         begin = 32 + cursor.frame * (page_size + 24)
-        found = committed(header, cursor, wal[begin : max(begin, int(cut * len(wal)))])
+        found = committed(header, cursor, [wal[begin : max(begin, int(cut * len(wal)))]])
         cursor = found.end
         pages += found.pages.tolist()
         sizes += found.sizes.tolist()
@@ -197,7 +195,7 @@ def test_why_it_stopped_and_where() -> None:
     size = 512 + 24
 
     def stopped(data: bytes) -> tuple[int, Stop, int]:
-        found = committed(header, header.start, data)
+        found = committed(header, header.start, [data])
         return found.end.frame, found.stop, found.stopped_at
 
     assert stopped(frames) == (6, Stop.END, 7)
@@ -217,7 +215,7 @@ def test_why_it_stopped_and_where() -> None:
 @pytest.mark.parametrize("view", [bytes, bytearray, memoryview])
 def test_what_frames_may_be_given_as(view: type) -> None:
     header, frames = three_commits()
-    found = committed(header, header.start, view(frames))
+    found = committed(header, header.start, [view(frames)])
     assert found.pages.tolist() == [2, 1, 3, 1, 4, 1]
     assert found.sizes.tolist() == [0, 2, 0, 3, 0, 4]
 
@@ -229,7 +227,7 @@ def test_a_map_of_the_file_can_be_closed_afterwards(tmp_path: Path) -> None:
     with file.open("rb") as opened:
         whole = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         with memoryview(whole) as view, view[32:] as part:
-            found = committed(header, header.start, part)
+            found = committed(header, header.start, [part])
         whole.close()
     assert found.pages.tolist() == [2, 1, 3, 1, 4, 1]
 
