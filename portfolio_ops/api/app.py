@@ -46,6 +46,10 @@ class _Remembered:
         self._at = float("-inf")
         self._found: Any = None
 
+    def forget(self) -> None:
+        """Look again, the next time: something has changed."""
+        self._at = float("-inf")
+
     async def __call__(self) -> Any:
         async with self._lock:
             if time.monotonic() - self._at > _REMEMBERED:
@@ -110,9 +114,10 @@ class Api:
 
     def _admitted(self, endpoint: _Endpoint) -> _Endpoint:
         async def guarded(request: Request) -> Response:
-            if wait := self._guard.calls.wait():
+            refusal = self._guard.refusal(request)
+            if wait := self._wait(refusal):
                 return _too_many(wait)
-            match self._guard.refusal(request):
+            match refusal:
                 case 0:
                     return await endpoint(request)
                 case HTTPStatus.UNAUTHORIZED as status:
@@ -122,6 +127,10 @@ class Api:
                     return answers.fault(status, "Forbidden", "FORBIDDEN")
 
         return guarded
+
+    def _wait(self, refusal: int) -> float:
+        """Take a call from the right bucket: who may not call cannot use up what is there for who may."""
+        return (self._guard.strangers if refusal else self._guard.calls).wait()
 
     async def _gallery(self, request: Request) -> Response:
         document = await _json(request)
@@ -142,6 +151,8 @@ class Api:
         wanted = requests.Request(secrets.token_hex(16), wants, name, now)
         await run_in_threadpool(inlet.put, self._site.root, wanted)
         answer = await self._outcome(wanted.id)
+        for remembered in (self._status, self._backups, self._findings):
+            remembered.forget()
         said = {**said, "request": wanted.id}
         if answer.state == requests.DONE:
             return JSONResponse({"success": True, "message": words, **said, **answers.made(answer)})
@@ -190,14 +201,15 @@ class Api:
 
     async def _health(self, request: Request) -> Response:
         """Whether all is well, for a monitor that may have no token; what is wrong, for who may know."""
-        if wait := self._guard.calls.wait():
+        refusal = self._guard.refusal(request)
+        if wait := self._wait(refusal):
             return _too_many(wait)
         try:
             findings = await self._findings()
         except (PortfolioOpsError, OSError) as error:
             findings = [error.message if isinstance(error, PortfolioOpsError) else explained(error).message]
         said: dict[str, Any] = {"success": not findings, "status": "findings" if findings else "ok"}
-        if not self._guard.refusal(request):
+        if not refusal:
             said["findings"] = findings
         return JSONResponse(said, HTTPStatus.SERVICE_UNAVAILABLE if findings else HTTPStatus.OK)
 

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 _TRIGGERS_BURST, _TRIGGERS_PER_SECOND = 30, 0.5
 _CALLS_BURST, _CALLS_PER_SECOND = 300, 10.0
+_STRANGERS_BURST, _STRANGERS_PER_SECOND = 60, 1.0
 
 
 class Bucket:
@@ -34,12 +35,18 @@ class Guard:
 
     Args:
         token: Must stand in `Authorization: Bearer`; empty where none is asked for.
+
+    Attributes:
+        calls: For who may call.
+        triggers: For those of their calls that begin a backup.
+        strangers: For who may not.
     """
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
         self.calls = Bucket(_CALLS_BURST, _CALLS_PER_SECOND)
         self.triggers = Bucket(_TRIGGERS_BURST, _TRIGGERS_PER_SECOND)
+        self.strangers = Bucket(_STRANGERS_BURST, _STRANGERS_PER_SECOND)
 
     def refusal(self, request: Request) -> int:
         """0 for who may call; 401 for who brings no token, 403 for a wrong one. How long that took tells nothing."""

@@ -33,7 +33,7 @@ class _Nobody(Maker):
 def application(site: Site, token: str) -> Any:
     """The endpoints in this process. They do not wait, and nobody is limited: it is the answers that count here."""
     guard = Guard(token)
-    guard.calls = guard.triggers = Bucket(float("inf"), 1)
+    guard.calls = guard.triggers = guard.strangers = Bucket(float("inf"), 1)
     return Api(replace(site, api=replace(site.api, wait=timedelta(0))), guard, _Nobody(site)).application()
 
 

@@ -216,6 +216,20 @@ def test_a_token_is_asked_for(token: Activated, site: Site, method: str, path: s
     assert allowed.status == (400 if path == GALLERY else 200)
 
 
+def test_who_has_no_token_cannot_use_up_the_calls_of_who_has(token: Activated) -> None:
+    answers = [token.call("POST", TRIGGER).status for _ in range(70)]
+    assert answers[:60] == [401] * 60
+    assert 429 in answers
+    assert token.call("GET", STATUS, headers={"Authorization": "Bearer secret-7"}).status == 200
+
+
+def test_what_was_just_made_is_counted(api: Activated) -> None:
+    assert api.call("GET", STATUS).json["backups"]["daily"]["count"] == 0
+    api.call("POST", TRIGGER)
+    assert api.call("GET", STATUS).json["backups"]["daily"]["count"] == 1
+    assert len(api.call("GET", BACKUPS).json["backups"]) == 1
+
+
 def test_without_a_token_health_says_no_details(token: Activated) -> None:
     assert token.call("GET", "/healthz").json == {"success": False, "status": "findings"}
     assert token.call("GET", "/healthz", headers={"Authorization": "Bearer secret-7"}).json["findings"]
