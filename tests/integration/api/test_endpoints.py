@@ -83,52 +83,49 @@ def test_backups_are_listed_with_what_lies_among_them(api: Activated, site: Site
     assert [each["file"] for each in reply.json["problems"]] == ["stray.txt"]
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (b"", "Gallery name required"),
-        (b"{}", "Gallery name required"),
-        (b'{"galleryName": ""}', "Gallery name required"),
-        (b'{"galleryName": null}', "Gallery name required"),
-        (b'{"galleryName": []}', "Gallery name required"),
-        (b"[]", "Gallery name required"),
-        (b'"winter"', "Gallery name required"),
-        (b"not json", "Gallery name required"),
-        (b"\xff\xfe", "Gallery name required"),
-        (b"[" * 60_000, "Gallery name required"),
-        (b'{"galleryName": 7}', "The gallery's name is no text"),
-        (b'{"galleryName": ["a"]}', "The gallery's name is no text"),
-        (b'{"galleryName": "  "}', "The gallery's name is empty"),
-        (b'{"galleryName": "\\ud800"}', "The gallery's name is no Unicode text"),
-        (
-            b'{"galleryName": "%s"}' % (b"x" * 10_001),
-            "The gallery's name has 10,001 characters, at most 10,000 are taken",
-        ),
-    ],
-    ids=lambda value: value[:30] if isinstance(value, bytes) else "",
-)
-def test_what_is_no_name_is_refused(api: Activated, site: Site, body: bytes, message: str) -> None:
-    reply = api.call("POST", GALLERY, body)
-    assert (reply.status, reply.json) == (400, {"success": False, "message": message, "code": "INVALID_REQUEST"})
+NO_NAMES = [
+    (b"", "Gallery name required"),
+    (b"{}", "Gallery name required"),
+    (b'{"galleryName": ""}', "Gallery name required"),
+    (b'{"galleryName": null}', "Gallery name required"),
+    (b'{"galleryName": []}', "Gallery name required"),
+    (b"[]", "Gallery name required"),
+    (b'"winter"', "Gallery name required"),
+    (b"not json", "Gallery name required"),
+    (b"\xff\xfe", "Gallery name required"),
+    (b"[" * 60_000, "Gallery name required"),
+    (b'{"galleryName": 7}', "The gallery's name is no text"),
+    (b'{"galleryName": ["a"]}', "The gallery's name is no text"),
+    (b'{"galleryName": "  "}', "The gallery's name is empty"),
+    (b'{"galleryName": "\\ud800"}', "The gallery's name is no Unicode text"),
+    (
+        b'{"galleryName": "%s"}' % (b"x" * 10_001),
+        "The gallery's name has 10,001 characters, at most 10,000 are taken",
+    ),
+]
+
+
+def test_what_is_no_name_is_refused(api: Activated, site: Site) -> None:
+    for body, message in NO_NAMES:
+        reply = api.call("POST", GALLERY, body)
+        expected = {"success": False, "message": message, "code": "INVALID_REQUEST"}
+        assert (reply.status, reply.json) == (400, expected), body[:40]
     assert not list((site.root / "run/triggers").iterdir())
 
 
-@pytest.mark.parametrize(
-    "name", ["../../etc/passwd", '"; rm -rf / #', "$(reboot)", "Zimní světlo", "a\0b\nc", "-rf", "x" * 10_000]
-)
-def test_any_name_is_a_name_and_never_a_path(api: Activated, site: Site, name: str) -> None:
-    reply = api.call("POST", GALLERY, {"galleryName": name})
-    assert (reply.status, reply.json["galleryName"]) == (200, name)
-    [made] = artifacts(site, Kind.EVENT)
-    assert made.path.parent == site.backups / "event-triggered"
-    assert re.fullmatch(r"gallery-added-[A-Za-z0-9-]+-\d{4}-\d\d-\d\d-\d{6}\.sqlite\.zst", made.path.name)
-    assert made.metadata.details["name"] == name
+def test_any_name_is_a_name_and_never_a_path(api: Activated, site: Site) -> None:
+    for name in ["../../etc/passwd", '"; rm -rf / #', "$(reboot)", "Zimní světlo", "a\0b\nc", "-rf", "x" * 10_000]:
+        reply = api.call("POST", GALLERY, {"galleryName": name})
+        assert (reply.status, reply.json["galleryName"]) == (200, name)
+        [made] = [each for each in artifacts(site, Kind.EVENT) if each.metadata.details["name"] == name]
+        assert made.path.parent == site.backups / "event-triggered"
+        assert re.fullmatch(r"gallery-added-[A-Za-z0-9-]+-\d{4}-\d\d-\d\d-\d{6}\.sqlite\.zst", made.path.name)
 
 
-@pytest.mark.parametrize("path", [GALLERY, TRIGGER])
-def test_a_body_that_is_too_large_is_refused(api: Activated, site: Site, path: str) -> None:
-    reply = api.call("POST", path, b"x" * (3 << 20))
-    assert (reply.status, reply.json["code"]) == (413, "REQUEST_TOO_LARGE")
+def test_a_body_that_is_too_large_is_refused(api: Activated, site: Site) -> None:
+    for path in (GALLERY, TRIGGER):
+        reply = api.call("POST", path, b"x" * (3 << 20))
+        assert (reply.status, reply.json["code"]) == (413, "REQUEST_TOO_LARGE")
     assert not site.backups.exists()
 
 
@@ -150,6 +147,9 @@ def test_a_backup_that_fails_is_answered_as_the_requirements_say_and_made_later(
     assert "portfolio.sqlite" in reply.json["error"]
     aside.rename(site.database)
     assert api.call("POST", TRIGGER).status == 200
+    deadline = time.monotonic() + 60
+    while not artifacts(site, Kind.EVENT) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert [each.metadata.details["names"] for each in artifacts(site, Kind.EVENT)] == [["winter"]]
 
 
@@ -179,9 +179,9 @@ def test_what_takes_longer_goes_on_and_can_be_asked_for(
     assert (done["state"], done["backup"]["id"]) == ("done", artifacts(site, Kind.DAILY)[-1].id)
 
 
-@pytest.mark.parametrize("identity", ["0" * 32, "x", "..%2f..%2fdaily", "%00", "a" * 3000])
-def test_requests_that_nobody_knows(api: Activated, identity: str) -> None:
-    assert api.call("GET", f"/api/admin/backup-requests/{identity}").status == 404
+def test_requests_that_nobody_knows(api: Activated) -> None:
+    for identity in ("0" * 32, "x", "..%2f..%2fdaily", "%00", "a" * 3000):
+        assert api.call("GET", f"/api/admin/backup-requests/{identity}").status == 404
 
 
 def test_health_tells_a_monitor(api: Activated, site: Site) -> None:
@@ -202,8 +202,12 @@ def token(activated: Activated, configure: Callable[[str], None], tmp_path: Path
     return activated
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", GALLERY), ("POST", TRIGGER), ("GET", STATUS), ("GET", BACKUPS)])
-def test_a_token_is_asked_for(token: Activated, site: Site, method: str, path: str) -> None:
+def test_a_token_is_asked_for(token: Activated, site: Site) -> None:
+    for method, path in [("POST", GALLERY), ("POST", TRIGGER), ("GET", STATUS), ("GET", BACKUPS)]:
+        _is_guarded(token, site, method, path)
+
+
+def _is_guarded(token: Activated, site: Site, method: str, path: str) -> None:
     without = token.call(method, path)
     assert (without.status, without.headers["www-authenticate"]) == (401, "Bearer")
     assert without.json == {"success": False, "message": "Unauthorized", "code": "UNAUTHORIZED"}
