@@ -110,3 +110,16 @@ def explained(error: OSError) -> PortfolioOpsError:
             text, suggestion="free some space; nothing was published or pruned, and the next run starts afresh"
         )
     return PortfolioOpsError(text, suggestion="see the kernel log (journalctl -k) for faults of the disk")
+
+
+def foreseen(error: Exception) -> PortfolioOpsError | None:
+    """An error of the operating system's or of SQLite's as ours; None for what is a fault of the program."""
+    if isinstance(error, PortfolioOpsError):
+        return error
+    if isinstance(error, OSError):
+        return explained(error)
+    if type(error).__module__ == "apsw":  # not imported for this: most commands need no SQLite
+        return PortfolioOpsError(
+            f"SQLite: {error}", suggestion="free some space if it is the disk; see the kernel log (journalctl -k)"
+        )
+    return None

@@ -12,7 +12,7 @@ import click
 
 from portfolio_ops import __version__
 from portfolio_ops.cli.context import Context, envelope
-from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError, UsageError, explained
+from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError, UsageError, explained, foreseen
 from portfolio_ops.host.journal import one_line, stderr_is_journal
 
 COMMANDS = {
@@ -97,6 +97,10 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         print("interrupted; should anything be left to finish, `portfolio-ops status` tells", file=sys.stderr)
         return 128 + signal.SIGINT
+    except Exception as error:
+        if (failure := foreseen(error)) is None:
+            raise
+        return _failed(arguments, failure)
     return result if isinstance(result, int) else ExitCode.OK
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 from portfolio_ops.errors import NotFoundError, NotPermittedError, RefusedError
@@ -107,17 +108,24 @@ def copy_durably(source: Path, target: Path, mode: int) -> None:
         os.fsync(writer.fileno())
 
 
-def remove_temporaries(folder: Path) -> list[str]:
-    """Delete what runs that died left unfinished in `folder`; the caller holds the folder's lock.
+def remove_temporaries(folder: Path, *, older_than: float = 0) -> list[str]:
+    """Delete what runs that died left unfinished in `folder`.
+
+    Args:
+        older_than: Their age in seconds. Who holds the folder's lock may take them all; where several write that know
+            nothing of each other, only what nobody can be writing any more.
 
     Returns:
         The names that were deleted.
     """
     removed = []
     for entry in os.scandir(folder):
-        if entry.name.startswith(TEMPORARY_PREFIX) and entry.is_file(follow_symlinks=False):
-            Path(entry.path).unlink(missing_ok=True)
-            removed.append(entry.name)
+        if not entry.name.startswith(TEMPORARY_PREFIX) or not entry.is_file(follow_symlinks=False):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older_than:
+                Path(entry.path).unlink()
+                removed.append(entry.name)
     return removed
 
 

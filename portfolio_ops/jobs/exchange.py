@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from portfolio_ops.config import Site
-from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError, explained
+from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError, foreseen
 from portfolio_ops.host import backend, messages
-from portfolio_ops.host.files import fsync_directory
+from portfolio_ops.host.files import fsync_directory, remove_temporaries
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.database import back_up
 from portfolio_ops.jobs.run import GALLERY, Task
@@ -134,7 +136,7 @@ def _kept(site: Site, record: Record, log: Log) -> tuple[str, str]:
     """
     try:
         return keep(site, record, log)
-    except (PortfolioOpsError, OSError) as error:
+    except (PortfolioOpsError, OSError, apsw.Error) as error:
         message = f"the restored database is in place, but what was there before could not be put away: {_words(error)}"
         failure = PortfolioOpsError(message, suggestion=_FINISH)
         failure.reported = log.event(
@@ -172,10 +174,11 @@ def _kept_former(site: Site, record: Record, former: Path, log: Log) -> tuple[st
     try:
         folder = site.backups / Kind.EVENT.folder
         folder.mkdir(mode=0o750, exist_ok=True)
+        remove_temporaries(folder)  # the caller holds its lock
         task = Task(replace(site, database=former / database.name), GALLERY, folder, log)
         details = {"event": BEFORE_RESTORE, "name": "before a restore"}
         return back_up(task, "before-restore-%Y-%m-%d-%H%M%S", details).id, ""
-    except (PortfolioOpsError, OSError) as error:
+    except (PortfolioOpsError, OSError, apsw.Error) as error:
         why = _words(error)
         raw = _free_raw_name(database)
         records.write(site.state, replace(record, undo=str(raw)))
@@ -210,9 +213,9 @@ def _put_back(site: Site, record: Record, log: Log, error: BaseException) -> Non
         elif work.former_of(database).is_dir():
             put_sides_back(database, work.former_of(database))
         start_again(site, record, after=error)
-    except (PortfolioOpsError, OSError) as second:
+    except (PortfolioOpsError, OSError, apsw.Error) as second:
         restored = work.has_come(database, record.new)
-        with contextlib.suppress(PortfolioOpsError, OSError):  # either way, a whole database is in place
+        with contextlib.suppress(PortfolioOpsError, OSError, apsw.Error):  # either way, a whole database is in place
             start_again(site, record)
         message = (
             f"the restore failed ({_words(error)}), and putting the former state back failed too ({_words(second)}). "
@@ -311,8 +314,6 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, PortfolioOpsError):
-        return error.message
-    if isinstance(error, OSError):
-        return explained(error).message
+    if isinstance(error, Exception) and (ours := foreseen(error)) is not None:
+        return ours.message
     return "it was interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else repr(error)

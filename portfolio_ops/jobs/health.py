@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from portfolio_ops.config import Site, format_duration
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import free_bytes, reserve_bytes
+from portfolio_ops.host.files import free_bytes, remove_temporaries, reserve_bytes
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import TimerState, service_state, timer_states
 from portfolio_ops.jobs import archive_health, drill
@@ -13,7 +13,7 @@ from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.drill import Report
 from portfolio_ops.jobs.run import BASE, DRILL, JOBS, Job, Watched
 from portfolio_ops.restore import record
-from portfolio_ops.store import catalogue, lock, runs, verified
+from portfolio_ops.store import catalogue, lock, requests, runs, verified
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.catalogue import Problem
 from portfolio_ops.store.retention import limit_of
@@ -22,6 +22,7 @@ OK, RUNNING, WAITING, LATE, FAILED, NEVER = "ok", "running", "waiting", "late", 
 """A job's states. `waiting`: it has never run, and its timer will start it. The last three are findings."""
 
 _HEALTH_SECONDS = 5.0
+_WRITTEN_WITHIN = 3600.0  # seconds in which a small file is surely written
 _BASE_TRIED = timedelta(minutes=30)
 """For so long a base may fail: it is tried every ten minutes, and one that the archive's stop ended is no failure."""
 
@@ -218,9 +219,14 @@ def _judged(
 
 
 def check(site: Site, health: Health) -> None:
-    """Put the verdict into the journal: every time while something is wrong, once when it is well again."""
+    """Put the verdict into the journal: every time while something is wrong, once when it is well again.
+
+    And remove what killed runs have left in the state: nobody else holds a lock for that.
+    """
     log = Log(site=site.name, job="check")
     site.state.mkdir(mode=0o750, parents=True, exist_ok=True)
+    for folder in (site.state, *requests.folders(site.state)):
+        remove_temporaries(folder, older_than=_WRITTEN_WITHIN)
     before = runs.read(site.state, "check")
     runs.begin(site.state, "check")
     findings = "; ".join(health.findings)

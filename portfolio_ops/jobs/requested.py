@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import PortfolioOpsError, explained
+from portfolio_ops.errors import PortfolioOpsError, foreseen
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.daily import backup_daily
@@ -83,8 +83,9 @@ def _answered(
     """Make a backup, and tell all who asked for it what became of it; gives what failed."""
     try:
         artifact = make()
-    except (PortfolioOpsError, OSError) as error:
-        failure = error if isinstance(error, PortfolioOpsError) else explained(error)
+    except Exception as error:
+        if (failure := foreseen(error)) is None:
+            raise
         with contextlib.suppress(OSError):  # a full disk may be the failure
             for request in asked:
                 requests.end(site.state, request, Answer(requests.FAILED, error=failure.message, code=failure.code))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError, explained
+from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError, foreseen
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import remove_temporaries
 from portfolio_ops.host.journal import Log
@@ -92,8 +92,9 @@ def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wai
         ):
             made = _recorded(task, work)
             pruned = _pruned(site, job.kind, log)
-    except (PortfolioOpsError, OSError) as error:
-        failure = error if isinstance(error, PortfolioOpsError) else explained(error)
+    except Exception as error:
+        if (failure := foreseen(error)) is None:
+            raise
         _report(log, job, failure, time.monotonic() - began)
         raise failure from error
     return Outcome(tuple(made), tuple(pruned), time.monotonic() - began)

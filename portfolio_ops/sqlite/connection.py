@@ -81,10 +81,17 @@ def is_bare(database: Path) -> bool:
 
 
 def immutable(file: Path) -> apsw.Connection:
-    """A connection to a file that nobody writes: no lock is taken, and a `-wal` beside it is not looked at."""
-    return apsw.Connection(
-        f"file:{_uri_path(file)}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    )
+    """A connection to a file that nobody writes: no lock is taken, and a `-wal` beside it is not looked at.
+
+    Raises:
+        PortfolioOpsError: It cannot be opened.
+    """
+    try:
+        return apsw.Connection(
+            f"file:{_uri_path(file)}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        )
+    except apsw.Error as error:
+        raise explained(error, file) from error
 
 
 def _uri_path(path: Path) -> str:

@@ -11,7 +11,9 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +28,8 @@ RUN, TRIGGERS, FAILED = "run", "triggers", "failed"
 _BYTES_MOST = 64 << 10
 _AT_ONCE = 10_000
 _NAME_BYTES = 200
+_WRITTEN_WITHIN = 3600.0
+_UNFINISHED = re.compile(r"\.request-[0-9a-f]{32}")
 _HIDDEN = "."  # files that are still being written, by the usual convention; systemd does not count them either
 
 
@@ -83,6 +87,7 @@ def drain(root: Path, take: Callable[[Request], None]) -> list[Refused]:
     """
     refused: list[Refused] = []
     with _folder(root, TRIGGERS) as folder:
+        _sweep(folder)
         while names := _names(folder):
             for name in names:
                 try:
@@ -95,6 +100,16 @@ def drain(root: Path, take: Callable[[Request], None]) -> list[Refused]:
                         with contextlib.suppress(FileNotFoundError):
                             os.unlink(name, dir_fd=folder)
     return refused
+
+
+def _sweep(folder: int) -> None:
+    """Delete what a killed `put` of ours has left; nobody else's."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _UNFINISHED.fullmatch(entry.name):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > _WRITTEN_WITHIN:
+                        os.unlink(entry.name, dir_fd=folder)
 
 
 def _names(folder: int) -> list[str]:

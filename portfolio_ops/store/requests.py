@@ -172,6 +172,11 @@ def forget_old(state: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def folders(state: Path) -> list[Path]:
+    """Where its files are, as far as there are any."""
+    return [folder for folder in (_folder(state), _folder(state) / _ENDED) if folder.is_dir()]
+
+
 def _folder(state: Path) -> Path:
     return state / _FOLDER
 

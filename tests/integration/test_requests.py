@@ -85,6 +85,16 @@ def test_what_is_still_being_written_is_left(site: Site, triggers: Path) -> None
     assert (triggers / ".half").exists()
 
 
+def test_what_a_killed_api_left_half_written_goes_and_nobody_elses(site: Site, triggers: Path) -> None:
+    old, young, other = (f".request-{'a' * 32}", f".request-{'b' * 32}", ".theirs")
+    for name in (old, young, other):
+        (triggers / name).touch()
+    for name in (old, other):
+        os.utime(triggers / name, (0, 0))
+    make_requested(site, wait=WAIT)
+    assert sorted(path.name for path in triggers.iterdir()) == [young, other]
+
+
 def test_a_burst_loses_nobody_and_shares_backups(site: Site, triggers: Path) -> None:
     for number in range(250):
         drop(triggers, f"gallery {number}")

@@ -1,0 +1,130 @@
+"""Every job, with each of its system calls failing in turn, and killed at each that changes something.
+
+FAULTS_EVERY takes every n-th step of a job (`make faults` takes all), FAULTS_FIRST says at which to begin.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portfolio_ops.jobs.archive import archive
+from portfolio_ops.jobs.daily import backup_daily
+from portfolio_ops.jobs.social import backup_social
+from tests.integration.faults.harness import CHANGES, State, Yard, faults, require_spoken, require_tidy, state_of
+
+WAIT = timedelta(minutes=1)
+EVERY, FIRST = int(os.environ.get("FAULTS_EVERY", "25")), int(os.environ.get("FAULTS_FIRST", "0"))
+
+
+def nothing(_: Yard) -> None:
+    pass
+
+
+def backed_up(yard: Yard) -> None:
+    backup_daily(yard.site, wait=WAIT)
+    backup_social(yard.site, wait=WAIT)
+
+
+def asked_for(yard: Yard) -> None:
+    backed_up(yard)
+    (yard.site.root / "run/triggers/winter").touch()
+    (yard.site.root / "run/triggers/bad").write_text("no json")
+
+
+def archived(yard: Yard) -> None:
+    backed_up(yard)
+    archive(yard.site, once=True, wait=WAIT)
+
+
+CASES: dict[str, tuple[list[str], Callable[[Yard], None]]] = {
+    "daily": (["backup", "daily"], backed_up),
+    "first": (["backup", "daily"], nothing),
+    "social": (["backup", "social"], backed_up),
+    "gallery": (["backup", "gallery", "winter"], backed_up),
+    "requested": (["backup", "requested"], asked_for),
+    "rotate": (["logs", "rotate"], nothing),
+    "verify": (["verify"], backed_up),
+    "drill": (["drill"], backed_up),
+    "restore": (["restore", "database", "latest", "--in-place", "--yes"], backed_up),
+    "once": (["archive", "once"], archived),
+}
+MADE = {
+    "daily": "portfolio-*",
+    "first": "portfolio-*",
+    "social": "social-*",
+    "gallery": "gallery-added-winter-*",
+    "requested": "gallery-added-winter-*",
+    "rotate": "backend-*",
+}
+"""What there is at the end, however it came to it."""
+
+
+def chosen(steps: list[Any]) -> list[Any]:
+    return steps[FIRST % EVERY :: EVERY]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_whatever_fails_is_told_and_nothing_is_lost(name: str, tmp_path: Path) -> None:
+    yard = Yard(tmp_path, *CASES[name])
+    steps = yard.steps()
+    assert len(steps) > 50
+    missed, tried = 0, chosen(list(faults(steps)))
+    for step, error in tried:
+        case = f"{name}: {step} with {error}"
+        yard.lay_out()
+        before = state_of(yard.site)
+        yard.lay_out()
+        result = yard.run(f"{step.call}:error={error}:when={step.number}")
+        # What is found in /proc differs from run to run, and with it how many files were opened before.
+        missed += not yard.was_hit(result)
+        _holds(yard, name, before, case)
+        require_spoken(result, case)
+    print(f"{name}: {len(tried)} faults, {missed} of them elsewhere than meant")
+    assert missed < len(tried) / 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_killed_at_whatever_it_changes_nothing_is_lost(name: str, tmp_path: Path) -> None:
+    yard = Yard(tmp_path, *CASES[name])
+    for step in chosen([step for step in yard.steps() if step.call in CHANGES]):
+        case = f"{name}: killed at {step}"
+        yard.lay_out()
+        before = state_of(yard.site)
+        yard.lay_out()
+        result = yard.run(f"{step.call}:signal=SIGKILL:when={step.number}")
+        assert result.code in {-signal.SIGKILL, 128 + signal.SIGKILL, 0}, case
+        _holds(yard, name, before, case)
+
+
+def _holds(yard: Yard, name: str, before: State, case: str) -> None:
+    """Nothing that there was is lost or changed; and the same command brings it to where a good run does."""
+    site = yard.site
+    _nothing_lost(before, state_of(site), case)
+    again = yard.run(traced=False)
+    if name == "restore" and again.code:  # what it had begun is brought to its end first
+        yard.command, command = ["restore", "undo", "--yes"], yard.command
+        assert yard.run(traced=False).code == 0, case
+        yard.command = command
+        again = yard.run(traced=False)
+    assert again.code == 0, (case, again.err)
+    _nothing_lost(before, state_of(site), case)
+    require_tidy(site, case)
+    if pattern := MADE.get(name):
+        assert list(site.backups.rglob(pattern)), case
+
+
+def _nothing_lost(before: State, after: State, case: str) -> None:
+    assert (after.database, after.journal_mode, after.owner, after.logs) == (
+        before.database,
+        before.journal_mode,
+        before.owner,
+        before.logs,
+    ), case
+    assert before.artifacts.items() <= after.artifacts.items(), case
