@@ -12,7 +12,7 @@ BASE_PACKAGES := python3-venv sqlite3 zstd
 TEST_PACKAGES := python3-systemd systemd systemd-container mmdebstrap xfsprogs btrfs-progs e2fsprogs \
     openssh-client netcat-openbsd util-linux iproute2 strace gzip git
 
-.PHONY: help demo test unit integration hosttest host lint soak bench docs lock wheel clean
+.PHONY: help demo test unit integration hosttest host lint faults soak bench docs lock wheel clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 	$(BIN)/mypy
 	.ci/units
 	.ci/ansible
+
+faults: $(VENV)/tests ## Each system call of each job fails in turn, or kills it: all of them (an hour)
+	FAULTS_EVERY=1 $(BIN)/python -m pytest -q -s -n 2 tests/integration/faults
 
 soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive (SECONDS_LONG=600)
 	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive
