@@ -98,14 +98,16 @@ class Result:
 class Yard:
     """A site that is laid out anew for each run."""
 
-    def __init__(self, folder: Path, command: list[str], prepare: Callable[["Yard"], None]) -> None:
-        self.folder, self.command = folder, command
+    def __init__(
+        self, folder: Path, command: list[str], prepare: Callable[["Yard"], None], disk: Path | None = None
+    ) -> None:
+        self.command = command
         self._template, self._trace = folder / "template", folder / "trace"
-        self.home = folder / "case"
+        self.home = (disk or folder) / "case"
         self.file = self.home / "shop.toml"
         self._make()
         prepare(self)
-        self.home.rename(self._template)
+        shutil.copytree(self.home, self._template, symlinks=True)
 
     @property
     def site(self) -> Site:
@@ -127,21 +129,30 @@ class Yard:
 
     def run(self, *inject: str, traced: bool = True) -> Result:
         """The job, with a fault or without."""
+        with self.begun(*inject, traced=traced) as process:
+            out, err = process.communicate(timeout=120)
+        return Result(process.returncode, out, err, self.trace() if traced else "")
+
+    def trace(self) -> str:
+        """The calls of the last traced run, as far as it has come."""
+        return self._trace.read_text() if self._trace.exists() else ""
+
+    def begun(self, *inject: str, traced: bool = True) -> "subprocess.Popen[str]":
+        """The job, as it begins."""
+        self._trace.unlink(missing_ok=True)
         ours = [sys.executable, "-c", "from portfolio_ops.cli.main import main; main()", "--config", str(self.file)]
         strace = ["strace", "-f", "-y", "-s", "0", "-o", str(self._trace), "-e", f"trace={','.join(ERRORS)}"]
         strace += ["-e", "signal=none"]
         for each in inject:
             strace += ["-e", f"inject={each}"]
-        done = subprocess.run(
+        return subprocess.Popen(
             [*(strace if traced else []), *ours, *self.command],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=120,
             # The same number of calls each time.
             env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
         )
-        return Result(done.returncode, done.stdout, done.stderr, self._trace.read_text() if traced else "")
 
     def was_hit(self, result: Result) -> bool:
         """Whether the fault befell one of the site's files."""

@@ -1,0 +1,194 @@
+"""The power is cut, at each system call of a job that changes something, and under a site that writes.
+
+A filesystem on a loop device is shut down without flushing its log: what was not synced is lost, as it is when the
+power goes; then it is mounted again. (The disk's own cache is not lost, and no sector is torn.)
+"""
+
+import contextlib
+import fcntl
+import os
+import random
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from portfolio_ops.jobs.archive import archive
+from portfolio_ops.restore.audit import State as Found
+from portfolio_ops.restore.audit import audit
+from tests.integration.faults.harness import CHANGES, Yard, require_tidy, state_of
+from tests.integration.faults.test_faults import CASES, EVERY, MADE, _nothing_lost, chosen
+
+WAIT = timedelta(minutes=1)
+_SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, struct.pack("I", 2)  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
+_MKFS = {"ext4": ("128M", ["mkfs.ext4", "-q", "-b", "4096"]), "xfs": ("320M", ["mkfs.xfs", "-q"])}
+
+_WRITER = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA synchronous=" + sys.argv[2])
+connection.execute("CREATE TABLE IF NOT EXISTS acked(n INTEGER PRIMARY KEY)")
+number = connection.execute("SELECT ifnull(max(n), 0) FROM acked").fetchone()[0]
+while True:
+    number += 1
+    connection.execute("INSERT INTO acked VALUES(?)", (number,))
+    os.write(1, b"%d\\n" % number)
+"""
+
+
+class Disk:
+    """A filesystem whose power can be cut."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.image, self.place = folder / f"{kind}.img", folder / kind
+        size, mkfs = _MKFS[kind]
+        with self.image.open("wb") as file:
+            file.truncate(int(size[:-1]) << 20)
+        subprocess.run([*mkfs, str(self.image)], check=True)
+        self.place.mkdir()
+        self.mount()
+
+    def mount(self) -> None:
+        """What the disk holds, its log replayed."""
+        subprocess.run(["mount", "-o", "loop", str(self.image), str(self.place)], check=True)
+
+    def cut(self) -> None:
+        """No write reaches the disk any more."""
+        descriptor = os.open(self.place, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, _SHUTDOWN, _NO_LOG_FLUSH)
+        finally:
+            os.close(descriptor)
+
+    def sync(self) -> None:
+        """All that was written is on the disk."""
+        subprocess.run(["sync", "-f", str(self.place)], check=True)
+
+    def unmount(self) -> None:
+        """Let go of it."""
+        for _ in range(50):
+            if not subprocess.run(["umount", str(self.place)], check=False, capture_output=True).returncode:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{self.place} stays busy")
+
+
+@pytest.fixture(params=_MKFS)
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+    made = Disk(tmp_path, request.param)
+    yield made
+    with contextlib.suppress(AssertionError):
+        made.unmount()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_cut_at_whatever_a_job_changes_nothing_is_lost(name: str, disk: Disk, tmp_path: Path) -> None:
+    yard = Yard(tmp_path, *CASES[name], disk.place)
+    cuts = 0
+    for step in chosen([step for step in yard.steps() if step.call in CHANGES]):
+        case = f"{name}: cut at {step}"
+        yard.lay_out()
+        before = state_of(yard.site)
+        yard.lay_out()
+        disk.sync()
+        cuts += _cut_at(yard, disk, f"{step.call}:signal=SIGSTOP:when={step.number}")
+        site = yard.site
+        _nothing_lost(before, state_of(site), case)
+        again = yard.run(traced=False)
+        if name == "restore" and again.code:
+            yard.command, command = ["restore", "undo", "--yes"], yard.command
+            assert yard.run(traced=False).code == 0, case
+            yard.command = command
+            again = yard.run(traced=False)
+        assert again.code == 0, (case, again.err)
+        _nothing_lost(before, state_of(site), case)
+        require_tidy(site, case)
+        if pattern := MADE.get(name):
+            assert list(site.backups.rglob(pattern)), case
+    assert cuts
+
+
+def _cut_at(yard: Yard, disk: Disk, inject: str) -> bool:
+    """Stop the job at a call, cut the power, and come back; gives whether it was stopped there."""
+    with yard.begun(inject) as process:
+        deadline = time.monotonic() + 60
+        while not (stopped := "stopped by SIGSTOP" in yard.trace()) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        disk.cut()
+        process.kill()
+        process.communicate()
+    for line in yard.trace().splitlines()[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(line.split()[0]), signal.SIGKILL)
+    disk.unmount()
+    disk.mount()
+    return stopped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])
+def test_cut_under_load_the_archive_goes_on_or_says_that_it_begins_anew(
+    disk: Disk, tmp_path: Path, synchronous: str
+) -> None:
+    seed = random.randrange(1 << 32)
+    chooser = random.Random(seed)
+    yard = Yard(tmp_path, ["archive", "run"], lambda yard: archive(yard.site, once=True, wait=WAIT), disk.place)
+    yard.lay_out()
+    disk.sync()
+    for cut in range(max(2, 40 // EVERY)):
+        case = f"seed {seed}, cut {cut}"
+        with _writing(yard.site.database, synchronous) as writer, yard.begun(traced=False) as archiver:
+            time.sleep(0.5 + 2.5 * chooser.random())
+            disk.cut()
+            acked = _killed(writer)
+            _killed(archiver)
+        disk.unmount()
+        disk.mount()
+        connection = sqlite3.connect(yard.site.database)
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], case
+        found = connection.execute("SELECT ifnull(max(n), 0) FROM acked").fetchone()[0]
+        connection.close()
+        assert found >= acked or synchronous == "NORMAL", case
+        archive(yard.site, once=True, wait=WAIT)
+        pieces, damaged = audit(yard.site)
+        assert not damaged, (case, damaged)
+        assert all(piece.state is not Found.LOST for piece in pieces), (case, pieces)
+        target = tmp_path / "restored"
+        target.unlink(missing_ok=True)
+        restored = subprocess.run(
+            [*_OURS, "--config", str(yard.file), "restore", "database", "--at", "now", "--to", str(target)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert restored.returncode == 0, (case, restored.stderr)
+        connection = sqlite3.connect(target)
+        assert connection.execute("SELECT count(*), ifnull(max(n), 0) FROM acked").fetchone() == (found, found), case
+        connection.close()
+
+
+_OURS = [sys.executable, "-c", "from portfolio_ops.cli.main import main; main()"]
+
+
+@contextlib.contextmanager
+def _writing(database: Path, synchronous: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-c", _WRITER, str(database), synchronous]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        yield process
+
+
+def _killed(process: "subprocess.Popen[str]") -> int:
+    """End a process; gives the last number that it printed as a whole."""
+    process.kill()
+    out, _ = process.communicate()
+    whole = out[: out.rfind("\n")].split() if out else []
+    return int(whole[-1]) if whole else 0
