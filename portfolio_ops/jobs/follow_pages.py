@@ -6,7 +6,7 @@ core, and of the site's time where its writers are held up.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from tempfile import SpooledTemporaryFile
@@ -124,19 +124,26 @@ class PageFollower:
             return None
         history = _history(site, names[-1])
         last = timeline.newest(site.backups, names[-1])
-        end = _end_of(history, last)
-        if end is None or (last is not None and (last.damaged or last.head.page_size != looker.page_size)):
+        if last is not None and (last.damaged or last.head.page_size != looker.page_size):
             return None
-        hashes = self._memory.read(looker.inode, looker.page_size, end)
-        if hashes is None or looker.counter < end.frame:
-            hashes = self._learned()
-            if hashes.position != end:
-                return None
+        hashes = self._known(_ends_of(history, last))
+        if hashes is None:
+            return None
+        end = hashes.position
         words = f"Going on with timeline {names[-1]} from change {end.frame}"
         self._log.event(messages.ARCHIVE_RESUMED, words, timeline=names[-1])
         has_base = _has_base(history, end)
         link, seen = (last.link, last.cuts[-1].seen) if last is not None else (None, None)
         return _Start(names[-1], hashes, link, seen, has_base)
+
+    def _known(self, ends: Collection[Position]) -> PageHashes | None:
+        """The hashes of the state with which a timeline ended, which is among some."""
+        for end in ends:
+            hashes = self._memory.read(self._looker.inode, self._looker.page_size, end)
+            if hashes is not None and self._looker.counter >= end.frame:
+                return hashes
+        hashes = self._learned() if len(ends) == 1 else None
+        return hashes if hashes is not None and hashes.position in ends else None
 
     def _begun(self) -> _Start:
         """Begin a timeline."""
@@ -221,6 +228,7 @@ class PageFollower:
             found = self._looker.look(lambda chunks: self._hashes.compared(chunks, content), self._living)
             self._interval = max(_EVERY, _SHARE * self._looker.cost)
             if found is not None:
+                self._require_no_older(found)
                 self._append(found, self._looker.looked)
                 self._tell_stall()
 
@@ -240,27 +248,31 @@ class PageFollower:
             in_time = self._chapter.last is None or self._chapter.last <= copy.seen
             if in_time and copy.image.page_size == self._looker.page_size:
                 found = self._hashes.compared(living(copy.image.chunks(), self._living), cast("BinaryIO", file))
-                self._append(found, copy.seen)
-                self._has_base = True
+                if found.position.frame >= self._hashes.position.frame:
+                    self._append(found, copy.seen)
+                    self._has_base = True
         image.withdraw(self._site.state)
 
     def _append(self, found: Difference, seen: datetime) -> None:
-        """Archive what leads from the last state to another, if that is another.
-
-        Raises:
-            TimelineEndedError: It is an older one.
-        """
+        """Archive what leads from the last state to another, if that is another."""
         since = self._hashes.position
         if not found.numbers:
             return
-        if found.position.frame < since.frame:
-            raise TimelineEndedError(
-                f"the database went back from change {since.frame} to change {found.position.frame}: another was"
-                " copied over it"
-            )
         self._chapter.append(found.pages(), found.database_pages, since, found.position, seen, durable=True)
         self._hashes.take(found)
         self._memory.update(self._hashes, found)
+
+    def _require_no_older(self, found: Difference) -> None:
+        """Check that the database was not exchanged for an older one, within its file.
+
+        Raises:
+            TimelineEndedError: It was.
+        """
+        before, now = self._hashes.position.frame, found.position.frame
+        if now < before:
+            raise TimelineEndedError(
+                f"the database went back from change {before} to change {now}: another was copied over it"
+            )
 
     def _tell_stall(self) -> None:
         budget, stall = self._site.archive.stall_budget.total_seconds(), self._looker.held
@@ -295,14 +307,13 @@ def _history(site: Site, name: str) -> History:
     return next(each for each in histories(site.backups, artifacts) if each.timeline.id == name)
 
 
-def _end_of(history: History, last: Increment | None) -> Position | None:
-    """The last state of a timeline, if that is known; where nothing was seen to change in it, that of its backups."""
+def _ends_of(history: History, last: Increment | None) -> set[Position]:
+    """The last state of a timeline; where nothing was seen to change in it, it is among those of its backups."""
     if last is not None:
-        return last.cuts[-1].position
-    states = {base.position for base in history.bases}
-    if len(states) != 1 or history.timeline.increments or history.timeline.problems:
-        return None
-    return states.pop()
+        return {last.cuts[-1].position}
+    if history.timeline.increments or history.timeline.problems:
+        return set()
+    return {base.position for base in history.bases}
 
 
 def _has_base(history: History, end: Position) -> bool:
