@@ -26,7 +26,7 @@ from portfolio_ops.restore.history import History, histories
 from portfolio_ops.sqlite.difference import Difference, PageHashes
 from portfolio_ops.sqlite.increment import Increment, Link
 from portfolio_ops.sqlite.lineage import TimelineEndedError
-from portfolio_ops.sqlite.look import Looker, living
+from portfolio_ops.sqlite.look import Looker, RestlessError, living
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import catalogue, image, timeline
 from portfolio_ops.store.artifact import Kind
@@ -41,6 +41,9 @@ _SHARE = 20.0
 
 _SETTLED = 0.2
 """Seconds after the first sign of a change: the transaction that made it is over mostly, and the file at rest."""
+
+_PATIENCE = 60.0
+"""Seconds after which it is told that a database finds no rest, and cannot be read."""
 
 _TOO_LONG = 5.0
 """Seconds of a look after which a stop does not wait for another one: the next start sees what came since."""
@@ -91,6 +94,7 @@ class PageFollower:
         self._has_base = start.has_base
         self._detector = Detector(site, looker, log)
         self._interval = self._longest_stall = 0.0
+        self._restless = 0.0  # since when it cannot be read, as of time.monotonic(3)
         self._told = ""
         database = site.database.resolve()
         self._names = {database, database.with_name(f"{database.name}-journal"), image.path_of(site.state)}
@@ -172,10 +176,10 @@ class PageFollower:
                 self._flush_offered()
                 now = time.monotonic()
                 if dirty and (now >= due or self._orders.stop or once):
-                    self._flush()
+                    dirty = not self._flush(insist=once)
                     if not once:
                         self._detector.look()
-                    dirty, due = False, time.monotonic() + self._interval
+                    due = time.monotonic() + self._interval
                 self._base.look()
                 if once:
                     self._base.require_no_failure()
@@ -192,7 +196,7 @@ class PageFollower:
     def _end(self) -> None:
         self._flush_offered()
         if self._looker.cost < _TOO_LONG:
-            self._flush()
+            self._flush(insist=False)
         self._require_base()
 
     def _next(self, due: float, *, dirty: bool) -> float:
@@ -220,17 +224,37 @@ class PageFollower:
         last = f"last restore point {self._chapter.last:%H:%M:%S} UTC" if self._chapter.last else "no restore point yet"
         return f"Timeline {self.timeline}: {last}, a look every {self._interval:.0f} s at most"
 
-    def _flush(self) -> None:
-        """Look at the database, and archive what has changed."""
+    def _flush(self, *, insist: bool) -> bool:
+        """Look at the database, and archive what has changed; gives whether that could be done.
+
+        Raises:
+            RestlessError: It could not, and whoever asks does `insist`. Else it is told if it lasts.
+        """
+        try:
+            self._look()
+        except RestlessError as error:
+            if insist:
+                raise
+            self._restless = self._restless or time.monotonic()
+            if time.monotonic() - self._restless > _PATIENCE:
+                self._restless = float("inf")
+                words = f"Nothing is archived: {error.message}"
+                self._log.event(messages.ARCHIVE_FAILED, words, error=error.code, suggestion=error.suggestion)
+            return False
+        finally:
+            self._interval = max(_EVERY, _SHARE * self._looker.cost)
+            self._tell_stall()
+        self._restless = 0.0
+        return True
+
+    def _look(self) -> None:
         with self._alone(), SpooledTemporaryFile(max_size=_MEMORY_MOST, dir=str(self._site.state)) as file:
             self._take_offered()
             content = cast("BinaryIO", file)
             found = self._looker.look(lambda chunks: self._hashes.compared(chunks, content), self._living)
-            self._interval = max(_EVERY, _SHARE * self._looker.cost)
             if found is not None:
                 self._require_no_older(found)
                 self._append(found, self._looker.looked)
-                self._tell_stall()
 
     def _flush_offered(self) -> None:
         """Archive the state in which a backup's copy shows the database, if there is one."""
@@ -279,8 +303,8 @@ class PageFollower:
         if stall > max(budget, self._longest_stall):
             self._log.event(
                 messages.WRITERS_HELD,
-                f"The site's writers were held for {stall * 1000:.0f} ms, while the database was copied; the budget is"
-                f" {budget * 1000:.0f} ms",
+                f"The site's writers were held for {stall * 1000:.0f} ms, while the database was looked at;"
+                f" the budget is {budget * 1000:.0f} ms",
                 stall=round(stall, 4),
             )
         self._longest_stall = max(self._longest_stall, stall)

@@ -9,7 +9,8 @@ as a whole file takes to be read would hold the site up. So:
    too large for its cache writes into the file before it commits, and may be rolled back
    (<https://www.sqlite.org/atomiccommit.html>, "Cache Spill"); and the time alone would not either, for the kernel's
    clock ticks slowly. Therefore a file that was changed a moment ago is not read so.
-2. Where the site did write, the file is copied under the lock, as for a backup, and the copy is read.
+2. Where the site did write, the lock is held while the filesystem makes a copy that shares all blocks, which takes
+   milliseconds; or, where it cannot, while the file is read, but no longer than a writer is known to wait.
 
 A journal that a crash left is rolled back by SQLite as the lock is taken, as it is for any reader. That is right for
 the owner of the database only, who may write it: what this runs as.
@@ -24,15 +25,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import apsw
 
-from portfolio_ops.errors import PortfolioOpsError, RefusedError
-from portfolio_ops.host.files import open_regular, require_space
+from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError
+from portfolio_ops.host.files import open_regular
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.lineage import TimelineEndedError, require_same_file
-from portfolio_ops.sqlite.snapshot import Snapshot, copy_file, unnamed, warm
+from portfolio_ops.sqlite.snapshot import Snapshot, clone, unnamed, warm
 
 _Result = TypeVar("_Result")
 
@@ -45,6 +46,16 @@ _TICK = 0.05
 
 _COARSE_TICK = 2.1  # of filesystems that note whole seconds only, or every other
 _SECOND = 1_000_000_000
+
+
+_HOLD_MOST = 2.0
+"""Seconds for which the lock is held at most: less than the 5 s for which many drivers let a writer wait."""
+
+
+class RestlessError(BusyError):
+    """The file is written all the time, and too large to be read while its writers are held up."""
+
+    code = "RESTLESS"
 
 
 class _ChangedError(Exception):
@@ -111,7 +122,8 @@ class Looker:
 
         Raises:
             TimelineEndedError: The file was replaced, or the site has changed its page size or its journal mode.
-            RefusedError: It is empty; or there is no room for a copy.
+            RefusedError: It is empty.
+            RestlessError: It could not be read.
             apsw.BusyError: The lock was not got for 10 s.
             OSError: The disk fails or is full.
         """
@@ -132,33 +144,49 @@ class Looker:
                     self._last = after
                     return result
             self.cost = perf_counter() - began
-        return self._copied(read, alive)
+        return self._held(read, alive)
 
     def _unheld(self, before: _State, pages: int, alive: Callable[[], object]) -> Iterator[memoryview]:
         """The file's content, without a lock."""
-        for chunk in Snapshot(self.page_size, pages, "", None, self.looked, self._main).chunks():
+        for chunk in living(self._chunks(self._main, pages), alive):
             yield chunk
-            alive()
             if os.fstat(self._main).st_mtime_ns != before.changed:
                 raise _ChangedError
 
-    def _copied(self, read: Callable[[Iterable[memoryview]], _Result], alive: Callable[[], object]) -> _Result:
-        """The look at a file that is written all the time: at a copy, made under the lock."""
-        require_space(self._scratch, os.fstat(self._main).st_size)
+    def _held(self, read: Callable[[Iterable[memoryview]], _Result], alive: Callable[[], object]) -> _Result:
+        """The look at a file that is written all the time."""
         began = perf_counter()
+        warm(self._main)
+        self.cost += perf_counter() - began
+        self.looked = datetime.now(UTC)
         with unnamed(self._scratch) as copy:
-            warm(self._main)
-            self.cost += perf_counter() - began
-            self.looked = datetime.now(UTC)
             with self._still() as (state, pages):
                 began = perf_counter()
-                copy_file(self._main, copy, pages * self.page_size)
-                self.held = perf_counter() - began
-            image = Snapshot(self.page_size, pages, "", None, self.looked, copy)
-            result = read(living(image.chunks(), alive))
-            self.cost += perf_counter() - began
+                try:
+                    is_there = clone(self._main, copy)
+                    result = None if is_there else read(self._hurried(pages, began))
+                finally:
+                    self.held = perf_counter() - began
+                    self.cost += self.held
+            if is_there:
+                began = perf_counter()
+                result = read(living(self._chunks(copy, pages), alive))
+                self.cost += perf_counter() - began
         self._last = state
-        return result
+        return cast("_Result", result)
+
+    def _hurried(self, pages: int, began: float) -> Iterator[memoryview]:
+        """The file's content, as long as its writers may wait."""
+        for chunk in self._chunks(self._main, pages):
+            yield chunk
+            if perf_counter() - began > _HOLD_MOST:
+                raise RestlessError(
+                    f"{self._path} is written all the time, and cannot be read within {_HOLD_MOST:.0f} s",
+                    suggestion="let the site run PRAGMA journal_mode=WAL, once; else it is archived when it rests",
+                )
+
+    def _chunks(self, descriptor: int, pages: int) -> Iterator[memoryview]:
+        return Snapshot(self.page_size, pages, "", None, self.looked, descriptor).chunks()
 
     @contextlib.contextmanager
     def _still(self) -> Iterator[tuple[_State, int]]:

@@ -232,7 +232,7 @@ def _copied_snapshot(
     connection.execute("BEGIN")
     connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
     page_size, pages = int(connection.pragma("page_size")), int(connection.pragma("page_count"))
-    copy_file(main, copy, page_size * pages)
+    _copy(main, copy, page_size * pages)
     connection.execute("ROLLBACK")
     return Snapshot(page_size, pages, journal_mode, None, looked, copy)
 
@@ -262,14 +262,9 @@ def warm(descriptor: int) -> None:
         offset += count
 
 
-def copy_file(source: int, target: int, length: int) -> None:
+def _copy(source: int, target: int, length: int) -> None:
     """Copy the first `length` bytes to an empty file: shared blocks where that can be, else within the kernel."""
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError as error:
-        if error.errno not in {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL}:
-            raise
-    else:
+    if clone(source, target):
         os.ftruncate(target, length)
         return
     offset = 0
@@ -278,3 +273,18 @@ def copy_file(source: int, target: int, length: int) -> None:
         if count == 0:
             return
         offset += count
+
+
+def clone(source: int, target: int) -> bool:
+    """Let an empty file share all blocks of another; gives whether their filesystem can.
+
+    Raises:
+        OSError: It can, and fails.
+    """
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL}:
+            raise
+        return False
+    return True

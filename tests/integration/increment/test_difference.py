@@ -4,6 +4,7 @@ import os
 import struct
 from array import array
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -19,7 +20,7 @@ from portfolio_ops.sqlite import look as looks
 from portfolio_ops.sqlite.difference import DIGEST, Fingerprint, PageHashes, named
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.lineage import TimelineEndedError
-from portfolio_ops.sqlite.look import change_counter_of, has_wal, opened
+from portfolio_ops.sqlite.look import RestlessError, change_counter_of, has_wal, opened
 from portfolio_ops.sqlite.merge import merge, prove_equal
 from portfolio_ops.sqlite.snapshot import Position, snapshot
 from tests.integration.increment.live import head, restored
@@ -172,6 +173,34 @@ def test_what_a_transaction_wrote_and_took_back_is_not_taken_for_committed(
         assert looker.held > 0
         assert change_counter_of(live.database) == looker.counter
         assert live.image() == before
+
+
+def test_a_file_that_finds_no_rest_is_not_held_for_long(
+    live: Rollback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "_HOLD_MOST", 0.0)
+    monkeypatch.setattr(looks, "clone", lambda *_: False)
+    live.connection.execute("UPDATE rows SET body = noise(2000)")
+    with opened(live.database, tmp_path) as looker:
+        with pytest.raises(RestlessError, match="written all the time"):
+            looker.look(lambda chunks: committed(chunks, lambda: None), lambda: None)
+        live.connection.execute("UPDATE rows SET body = noise(2000)")  # nothing is held any more
+        live.age()
+        assert looker.look(lambda chunks: committed(chunks, lambda: None), lambda: None) == live.image()
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_what_was_committed_before_a_look_is_in_it(live: Rollback, tmp_path: Path, *, rests: bool) -> None:
+    """So its moment is not later than its beginning."""
+    with opened(live.database, tmp_path) as looker:
+        for _ in range(2):
+            live.connection.execute("UPDATE rows SET body = noise(2000)")
+            if rests:
+                live.age()
+            moments: list[datetime] = []
+            looker.look(lambda chunks: committed(chunks, lambda: moments.append(datetime.now(UTC))), lambda: None)  # noqa: B023
+            assert (looker.held > 0) is not rests
+            assert looker.looked < moments[0]
 
 
 def test_a_commit_while_it_is_read(live: Rollback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
