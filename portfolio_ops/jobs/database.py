@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, cast
 
 from portfolio_ops.config import Site
+from portfolio_ops.errors import BusyError
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import TEMPORARY_PREFIX, require_space
 from portfolio_ops.host.journal import Log
@@ -70,14 +71,24 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
 def _held_still(site: Site) -> Iterator[tuple[Snapshot, datetime]]:
     """A snapshot, and when it was taken. The archive hears of it, so that a restore point comes where it stands."""
     with contextlib.ExitStack() as stack:
-        with held(site.state, handed.LOCK, wait=handed.PATIENCE, on_wait=lambda _: None):
+        with contextlib.ExitStack() as lock:
+            alone = _is_alone(site, lock)
             image = stack.enter_context(snapshot(site.database, site.state))
             taken = datetime.now(UTC)
             if image.position is not None:
                 witness.ask(site.state, image.position, image.looked)
-            elif is_held(site.state, PINNED):
+            elif alone and is_held(site.state, PINNED):
                 handed.offer(site.state, image)
         yield image, taken
+
+
+def _is_alone(site: Site, lock: contextlib.ExitStack) -> bool:
+    """Whether the archive does not look meanwhile. Where it hangs in a look, the backup matters more."""
+    try:
+        lock.enter_context(held(site.state, handed.LOCK, wait=handed.PATIENCE, on_wait=lambda _: None))
+    except BusyError:
+        return False
+    return True
 
 
 def _needed(site: Site, kind: Kind, image_bytes: int) -> int:

@@ -19,7 +19,7 @@ from portfolio_ops.host.files import fsync_directory
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, notify
 from portfolio_ops.jobs.base import Base
-from portfolio_ops.jobs.chapter import Chapter
+from portfolio_ops.jobs.chapter import Chapter, require_room
 from portfolio_ops.jobs.detect import Detector
 from portfolio_ops.jobs.follow import Orders
 from portfolio_ops.restore.history import History, histories
@@ -116,7 +116,12 @@ class PageFollower:
             yield
 
     def _living(self) -> None:
-        """For the watchdog, while a large file is read."""
+        """For the watchdog, while a large file is read; and what differs in it goes to the disk meanwhile.
+
+        Raises:
+            PortfolioOpsError: That has come to the site's reserve.
+        """
+        require_room(self._site.backups)
         self._log.progress(f"Looking at {self._site.database.name}")
         notify("WATCHDOG=1")
 
@@ -320,7 +325,7 @@ class PageFollower:
             if not self._has_base:
                 raise PortfolioOpsError(
                     "the base of the timeline stands at no restore point: its copy was not handed over",
-                    suggestion=f"can files without a name be made in {self._site.state} (O_TMPFILE of open(2))?",
+                    suggestion=f"is there room in {self._site.state}? Another base is made",
                 )
 
 

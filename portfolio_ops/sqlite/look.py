@@ -164,7 +164,7 @@ class Looker:
                 began = perf_counter()
                 try:
                     is_there = clone(self._main, copy)
-                    result = None if is_there else read(self._hurried(pages, began))
+                    result = None if is_there else read(self._hurried(pages, began, alive))
                 finally:
                     self.held = perf_counter() - began
                     self.cost += self.held
@@ -175,9 +175,9 @@ class Looker:
         self._last = state
         return cast("_Result", result)
 
-    def _hurried(self, pages: int, began: float) -> Iterator[memoryview]:
+    def _hurried(self, pages: int, began: float, alive: Callable[[], object]) -> Iterator[memoryview]:
         """The file's content, as long as its writers may wait."""
-        for chunk in self._chunks(self._main, pages):
+        for chunk in living(self._chunks(self._main, pages), alive):
             yield chunk
             if perf_counter() - began > _HOLD_MOST:
                 raise RestlessError(

@@ -90,28 +90,26 @@ class Snapshot:
                 self._overlay(part, frames)
             yield part
 
-    def name_copy(self, path: Path) -> bool:
+    def name_copy(self, path: Path) -> None:
         """Give the copy that a database without a WAL was read into a name, dated at `looked`.
 
-        Returns:
-            Whether that was done: there is no copy where there is a WAL, nor a name for one on some filesystems.
-
         Raises:
-            OSError: The name is taken.
+            OSError: The name is taken; or the disk fails or is full.
+            ValueError: There is no copy.
         """
         if self.journal_mode == "wal":
-            return False
+            raise ValueError("a database with a WAL is not copied")
         moment = (self.looked - _EPOCH) // _MICROSECOND * 1000
-        os.utime(self._main, ns=(moment, moment))
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # As open(2) says of O_TMPFILE. Given a folder, link follows the link: it is linkat(2) then.
             os.link(f"/proc/self/fd/{self._main}", path.name, dst_dir_fd=folder, follow_symlinks=True)
         except FileNotFoundError:
-            return False
+            with path.open("xb") as file:  # where there are no such files
+                _copy(self._main, file.fileno(), self.bytes)
         finally:
             os.close(folder)
-        return True
+        os.utime(path, ns=(moment, moment))
 
     def _overlay(self, part: memoryview, frames: "array[int]") -> None:
         """Lay the WAL's pages over those of the main file."""

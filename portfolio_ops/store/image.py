@@ -45,21 +45,17 @@ def path_of(state: Path) -> Path:
     return state / _NAME
 
 
-def offer(state: Path, image: Snapshot) -> bool:
-    """Hand a copy over; one that nobody has taken is replaced. The caller holds the lock.
+def offer(state: Path, image: Snapshot) -> None:
+    """Hand a copy over; one that nobody has taken is replaced. Where that fails, the backup matters more.
 
-    Returns:
-        Whether that was done: it is not where the filesystem cannot name it, or where there is none.
-
-    Raises:
-        OSError: The disk fails.
+    Args:
+        image: Of a database without a WAL. The caller has held the lock since before it was made.
     """
     temporary = state / f"{TEMPORARY_PREFIX}{_NAME}"
-    temporary.unlink(missing_ok=True)
-    if not image.name_copy(temporary):
-        return False
-    temporary.replace(path_of(state))
-    return True
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
+        image.name_copy(temporary)
+        temporary.replace(path_of(state))
 
 
 @contextlib.contextmanager

@@ -243,6 +243,23 @@ def test_replaced_or_written_over_it_begins_a_timeline(yard: Yard) -> None:
     assert found[max(found)][-1] == last_state(yard)
 
 
+def test_it_lets_go_of_a_file_that_is_exchanged(yard: Yard) -> None:
+    yard.start_archive()
+    yard.wait_for_base()
+    committed(yard)
+    archived(yard)
+    when, content = datetime.now(UTC).isoformat(), yard.database.read_bytes()
+    committed(yard)
+    archived(yard)
+    called(yard, "restore", "database", "--at", when, "--in-place", "--yes")
+    assert yard.database.read_bytes() == content
+    yard.until(lambda: len(timeline.ids(yard.site.backups)) == 2, "another timeline begins")
+    yard.wait_for_base(3)  # what was put away is one, too
+    yard.end_archive()
+    last = points.windows(yard.site)[-1]
+    assert (last.timeline, last.points) == (timeline.ids(yard.site.backups)[-1], 1)
+
+
 def test_another_journal_mode_is_another_timeline(yard: Yard) -> None:
     yard.start_archive()
     yard.wait_for_base()

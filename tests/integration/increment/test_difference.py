@@ -309,3 +309,21 @@ def test_a_file_that_was_cut_off_by_force() -> None:
     assert hashes.position == found.position == PageHashes.of(512, [memoryview(b"".join(pages[:3]))]).position
     assert len(hashes.digests) == 3 * DIGEST
     assert isinstance(hashes.position, Position)
+
+
+@pytest.mark.parametrize("filesystem", ["knows files without a name", "knows none"])
+def test_a_copy_gets_a_name(live: Rollback, tmp_path: Path, filesystem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if filesystem == "knows none":
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)  # refused, as by a kernel that does not know it: EISDIR
+    with snapshot(live.database, tmp_path) as image:
+        live.connection.execute("DELETE FROM rows WHERE id > 30")
+        content = b"".join(bytes(chunk) for chunk in image.chunks())
+        image.name_copy(tmp_path / "named")
+        with pytest.raises(FileExistsError):
+            image.name_copy(tmp_path / "named")
+    assert (tmp_path / "named").read_bytes() == content != live.image()
+    moment = datetime.fromtimestamp((tmp_path / "named").stat().st_mtime, UTC)
+    assert abs((moment - image.looked).total_seconds()) < 1e-5
+    live.connection.execute("PRAGMA journal_mode=wal").fetchall()
+    with snapshot(live.database, tmp_path) as image, pytest.raises(ValueError, match="is not copied"):
+        image.name_copy(tmp_path / "other")
