@@ -67,7 +67,7 @@ lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 	.ci/ansible
 
 soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive (SECONDS_LONG=600)
-	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive
+	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive tests/integration/increment
 
 bench: $(VENV)/tests ## Side by side with the usual tools
 	$(BIN)/python -m benchmarks.snapshot

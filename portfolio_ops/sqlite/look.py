@@ -136,14 +136,15 @@ class Looker:
         if time.time() - before.changed / _SECOND > (_TICK if before.changed % _SECOND else _COARSE_TICK):
             began = perf_counter()
             with contextlib.suppress(_ChangedError):
-                result = read(self._unheld(before, pages, alive))
-                self.cost = perf_counter() - began
+                try:
+                    result = read(self._unheld(before, pages, alive))
+                finally:
+                    self.cost = perf_counter() - began
                 with self._still() as (after, _):
                     pass
                 if after == before:
                     self._last = after
                     return result
-            self.cost = perf_counter() - began
         return self._held(read, alive)
 
     def _unheld(self, before: _State, pages: int, alive: Callable[[], object]) -> Iterator[memoryview]:

@@ -104,8 +104,10 @@ class Snapshot:
         try:
             # As open(2) says of O_TMPFILE. Given a folder, link follows the link: it is linkat(2) then.
             os.link(f"/proc/self/fd/{self._main}", path.name, dst_dir_fd=folder, follow_symlinks=True)
-        except FileNotFoundError:
-            with path.open("xb") as file:  # where there are no such files
+        except FileExistsError:
+            raise
+        except OSError:
+            with path.open("xb") as file:  # where there are no such files, or none that may be linked
                 _copy(self._main, file.fileno(), self.bytes)
         finally:
             os.close(folder)
