@@ -12,9 +12,16 @@ from typing import Any
 import pytest
 
 from portfolio_ops.config import Site
+from portfolio_ops.host.inotify import Watch
+from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs import follow_pages
 from portfolio_ops.jobs.age import age_increments
+from portfolio_ops.jobs.follow import Orders
+from portfolio_ops.jobs.follow_pages import PageFollower
 from portfolio_ops.moment import exact
 from portfolio_ops.restore import points
+from portfolio_ops.sqlite import look
+from portfolio_ops.sqlite.look import opened
 from portfolio_ops.store import image, timeline
 from tests.conftest import make_database
 from tests.integration.archive.archiver import digest_of
@@ -108,6 +115,33 @@ def test_a_backup_at_a_restore_point_is_one_after_merges_too(site: Site, operato
             found, plan = operator.restored("--at", exact(cut.seen))
             assert found == digest
             assert plan["artifact"]["file"] == str(daily.artifact.path)
+
+
+def test_a_database_that_finds_no_rest_is_told_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said() -> int:
+        return capsys.readouterr().err.count("Nothing is archived: ")
+
+    log = Log(site=site.name, job="archive")
+    monkeypatch.setattr(look, "_TICK", float("inf"))  # as if it were written all the time
+    with opened(site.database, site.state) as looker, Watch() as watch:
+        follower = PageFollower(site, looker, log, watch, Orders())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(look, "_HOLD_MOST", 0.0)
+            patch.setattr(look, "clone", lambda *_: False)
+            change(site, "DELETE FROM likes")
+            assert not follower._flush(insist=False)
+            assert said() == 0
+            patch.setattr(follow_pages, "_PATIENCE", 0.0)
+            assert [follower._flush(insist=False) for _ in range(3)] == [False] * 3
+            assert said() == 1
+            with pytest.raises(look.RestlessError):
+                follower._flush(insist=True)
+        assert follower._flush(insist=False)
+    assert len(timeline.ids(site.backups)) == 1
+    [increment] = points.read(site)[0].increments
+    assert len(increment.cuts) == 1
 
 
 def test_a_copy_that_was_left_behind_is_of_no_harm(site: Site) -> None:

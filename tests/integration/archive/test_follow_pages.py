@@ -338,6 +338,24 @@ def test_nothing_is_left_beside_backups_that_nobody_follows(yard: Yard) -> None:
     assert sorted(path.name for path in yard.database.parent.iterdir()) == [yard.database.name]
 
 
+def test_at_rest_it_reads_nothing(yard: Yard) -> None:
+    yard.start_archive()
+    yard.wait_for_base()
+    committed(yard)
+    archived(yard)
+    assert yard.archive is not None
+    proc = Path(f"/proc/{yard.archive.pid}")
+
+    def done() -> tuple[str, ...]:
+        words = (proc / "status").read_text().splitlines() + (proc / "io").read_text().splitlines()
+        return tuple(line for line in words if line.startswith(("voluntary", "rchar", "syscr")))
+
+    time.sleep(2)  # the commits are followed by a look that finds nothing more
+    before = done()
+    time.sleep(2)
+    assert done() == before
+
+
 def test_once(yard: Yard) -> None:
     for count in range(3):
         called(yard, "archive", "once")
