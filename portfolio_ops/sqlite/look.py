@@ -18,7 +18,6 @@ the owner of the database only, who may write it: what this runs as.
 
 import contextlib
 import os
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -32,13 +31,12 @@ import apsw
 from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import open_regular
 from portfolio_ops.sqlite.connection import reading
+from portfolio_ops.sqlite.difference import COUNTED, change_counter
 from portfolio_ops.sqlite.lineage import TimelineEndedError, require_same_file
 from portfolio_ops.sqlite.snapshot import Snapshot, clone, unnamed, warm
 
 _Result = TypeVar("_Result")
 
-_COUNTER = struct.Struct(">I")
-_COUNTER_AT = 24
 _WAL_VERSION = b"\2"
 _VERSION_AT = 19  # the read version in the header (fileformat2.html, section 1.3.3)
 _TICK = 0.05
@@ -97,7 +95,7 @@ class Looker:
     @property
     def counter(self) -> int:
         """SQLite's change counter, as it stands in the file now."""
-        return _counter_of(self._main)
+        return change_counter(os.pread(self._main, COUNTED, 0))
 
     @property
     def reader(self) -> apsw.Connection:
@@ -253,9 +251,9 @@ def change_counter_of(database: Path) -> int | None:
     Each transaction raises it. Never in a process that has it open, as `has_wal`.
     """
     header = _header_of(database)
-    if len(header) < _COUNTER_AT + _COUNTER.size or header[_VERSION_AT : _VERSION_AT + 1] == _WAL_VERSION:
+    if len(header) < COUNTED or header[_VERSION_AT : _VERSION_AT + 1] == _WAL_VERSION:
         return None
-    return int(_COUNTER.unpack_from(header, _COUNTER_AT)[0])
+    return change_counter(header)
 
 
 def _header_of(database: Path) -> bytes:
@@ -264,14 +262,9 @@ def _header_of(database: Path) -> bytes:
     except PortfolioOpsError:
         return b""
     try:
-        return os.pread(descriptor, _COUNTER_AT + _COUNTER.size, 0)
+        return os.pread(descriptor, COUNTED, 0)
     finally:
         os.close(descriptor)
-
-
-def _counter_of(descriptor: int) -> int:
-    data = os.pread(descriptor, _COUNTER.size, _COUNTER_AT)
-    return int(_COUNTER.unpack(data)[0]) if len(data) == _COUNTER.size else 0
 
 
 def living(chunks: Iterator[memoryview], alive: Callable[[], object]) -> Iterator[memoryview]:
