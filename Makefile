@@ -70,7 +70,7 @@ faults: $(VENV)/tests ## Each system call of each job fails in turn, or kills it
 	FAULTS_EVERY=1 $(BIN)/python -m pytest -q -s -n 2 tests/integration/faults
 
 soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive (SECONDS_LONG=600)
-	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive
+	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive tests/integration/increment
 
 bench: $(VENV)/tests ## Side by side with the usual tools
 	$(BIN)/python -m benchmarks.snapshot

@@ -1,7 +1,7 @@
 """`portfolio-ops status`: how every job is doing."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -81,7 +81,11 @@ def _archive_data(archive: ArchiveHealth) -> dict[str, Any]:
 
 def _archived(archive: ArchiveHealth, now: datetime) -> str:
     last = "no restore point yet" if archive.last is None else f"last restore point {present.ago(archive.last, now)}"
-    behind = f", {archive.lag_bytes:,} bytes behind" if archive.lag_bytes else ", nothing behind"
+    behind = ", nothing behind"
+    if archive.lag_bytes:
+        behind = f", {archive.lag_bytes:,} bytes behind"
+    elif archive.lag_seconds:
+        behind = f", {present.span(timedelta(seconds=archive.lag_seconds))} behind"
     if archive.off:
         return f"turned off, {last}"
     return f"{'running' if archive.running else 'not running'}, {last}{behind}"

@@ -106,7 +106,8 @@ def _opened(path: Path) -> Finding:
         return ok("database", f"{path} opens, in WAL mode")
     return advice(
         "database",
-        f"its journal mode is {mode}: writers wait while a backup copies it, and no moment between backups is kept",
+        f"its journal mode is {mode}: writers wait while a backup copies it, and the archive has to read all of it to "
+        "see what changed",
         f"with the site stopped: {_command('sqlite3', path, 'PRAGMA journal_mode=wal')}",
     )
 

@@ -17,9 +17,11 @@ from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, notify
 from portfolio_ops.jobs.database import back_up
 from portfolio_ops.jobs.follow import Follower, Orders
+from portfolio_ops.jobs.follow_pages import PageFollower
 from portfolio_ops.jobs.run import ARCHIVING, BASE, EXCHANGE, PINNED, Outcome, run_job
 from portfolio_ops.sqlite.connection import explained as explained_by_sqlite
 from portfolio_ops.sqlite.lineage import TimelineEndedError
+from portfolio_ops.sqlite.look import has_wal, opened
 from portfolio_ops.sqlite.pin import pinned
 from portfolio_ops.sqlite.tail import DamagedWalError
 from portfolio_ops.store import runs, timeline
@@ -80,9 +82,17 @@ def _pass(site: Site, log: Log, watch: Watch, orders: Orders, ended: str, *, onc
         _rest(watch, orders, _POLL)
     watch.add(site.database.resolve().parent)
     watch.add(site.state)
-    with held(site.state, PINNED, wait=timedelta(), on_wait=lambda _: None), pinned(site.database) as pin:
-        runs.begin(site.state, ARCHIVING)
-        Follower(site, pin, log, watch, orders, ended=ended).run(once=once)
+    with held(site.state, PINNED, wait=timedelta(), on_wait=lambda _: None), contextlib.ExitStack() as hold:
+        follower: Follower | PageFollower
+        if has_wal(site.database):
+            pin = hold.enter_context(pinned(site.database))
+            runs.begin(site.state, ARCHIVING)
+            follower = Follower(site, pin, log, watch, orders, ended=ended)
+        else:
+            looker = hold.enter_context(opened(site.database, site.state))
+            runs.begin(site.state, ARCHIVING)
+            follower = PageFollower(site, looker, log, watch, orders, ended=ended)
+        follower.run(once=once)
 
 
 def _tell(site: Site, log: Log, failure: PortfolioOpsError, failures: int) -> None:

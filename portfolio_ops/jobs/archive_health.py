@@ -10,6 +10,7 @@ from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.timers import archive_is_off
 from portfolio_ops.jobs.run import ARCHIVING
 from portfolio_ops.sqlite.increment import Cut
+from portfolio_ops.sqlite.look import change_counter_of
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import lock, runs, timeline
@@ -24,7 +25,7 @@ class ArchiveHealth:
         running: Whether a daemon follows the database now.
         last: The newest restore point; None where there is none yet.
         lag_seconds: For how long there have been commits that are not archived; 0 where there are none.
-        lag_bytes: Of the WAL, that are not archived.
+        lag_bytes: Of the WAL, that are not archived; 0 where there is none.
         why: Why nothing is archived although it runs; empty if it is.
         off: Whether it does not run because somebody turned it off.
     """
@@ -65,15 +66,20 @@ def assess(site: Site, now: datetime) -> ArchiveHealth | None:
 
 
 def _lag(database: Path, last: Cut, now: datetime) -> tuple[float, int]:
-    """How long ago the WAL was first written after the last restore point, at most; and by how much it has grown."""
+    """How long ago the database was first written after the last restore point, at most; and how the WAL has grown.
+
+    Without a WAL, its change counter tells.
+    """
     path = Path(os.path.realpath(database))
     try:
-        changed = datetime.fromtimestamp(path.with_name(f"{path.name}-wal").stat().st_mtime, UTC)
         index = wal_index_of(path)
+        written = path if index is None else path.with_name(f"{path.name}-wal")
+        changed = datetime.fromtimestamp(written.stat().st_mtime, UTC)
     except (OSError, PortfolioOpsError):
         return 0.0, 0
     if index is None:
-        return 0.0, 0
+        behind = change_counter_of(path) not in {None, last.position.frame}
+        return ((now - last.seen).total_seconds() if behind and changed > last.seen else 0.0), 0
     archived = last.position.frame if index.salts.hex() == last.position.salts else 0
     size = (index.frames - archived) * (FRAME_HEADER + index.page_size)
     return ((now - last.seen).total_seconds() if size and changed > last.seen else 0.0), size

@@ -48,7 +48,7 @@ class Chapter:
                 raise TimelineEndedError(f"the clock went back from {self.last} to {seen}")
             seen = self.last
         writer = self._writer_of(seen)
-        _require_room(self._site.backups)
+        require_room(self._site.backups)
         cut = writer.append(pages, database_pages, since, position, seen, durable=durable)
         self.last, self._link = seen, writer.link
         return cut.chain
@@ -82,7 +82,12 @@ class Chapter:
             self._writer = None
 
 
-def _require_room(backups: Path) -> None:
+def require_room(backups: Path) -> None:
+    """Check that the site's reserve on the disk is left.
+
+    Raises:
+        PortfolioOpsError: It is not.
+    """
     if free_bytes(backups) < reserve_bytes(backups):
         raise PortfolioOpsError(
             f"the disk of {backups} has come to the reserve that is left to the site",

@@ -1,5 +1,6 @@
 """A whole database as an artifact: snapshot, compress, read back, check, publish."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -9,14 +10,18 @@ from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, cast
 
 from portfolio_ops.config import Site
+from portfolio_ops.errors import BusyError
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import TEMPORARY_PREFIX, require_space
 from portfolio_ops.host.journal import Log
-from portfolio_ops.jobs.run import Task
+from portfolio_ops.jobs.run import PINNED, Task
 from portfolio_ops.sqlite.check import check_database
+from portfolio_ops.sqlite.difference import Fingerprint
 from portfolio_ops.sqlite.snapshot import Snapshot, snapshot
 from portfolio_ops.store import catalogue, witness
+from portfolio_ops.store import image as handed
 from portfolio_ops.store.artifact import Artifact, Kind, Metadata
+from portfolio_ops.store.lock import held, is_held
 from portfolio_ops.store.publish import Draft
 
 SUFFIX = ".sqlite.zst"
@@ -36,13 +41,11 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
     """
     site, kind, log, began = task.site, task.job.kind, task.log, time.monotonic()
     with Draft(task.folder) as draft:
-        with snapshot(site.database, site.state) as image:
-            taken = datetime.now(UTC)
-            if image.position is not None:
-                witness.ask(site.state, image.position, image.looked)
+        with _held_still(site) as (image, taken):
             require_space(task.folder, _needed(site, kind, image.bytes))
-            draft.write(_with_progress(image, log), size=image.bytes)
-            details = {**details, **_described(image)}
+            fingerprint = Fingerprint(image.page_size)
+            draft.write(_with_progress(image, fingerprint, log), size=image.bytes)
+            details = {**details, **_described(image, fingerprint)}
         log.progress("Verifying the backup")
         with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=task.folder) as scratch:
             content = draft.read_back(cast("BinaryIO", scratch))
@@ -64,6 +67,30 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
     return artifact
 
 
+@contextlib.contextmanager
+def _held_still(site: Site) -> Iterator[tuple[Snapshot, datetime]]:
+    """A snapshot, and when it was taken. The archive hears of it, so that a restore point comes where it stands."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as lock:
+            alone = _is_alone(site, lock)
+            image = stack.enter_context(snapshot(site.database, site.state))
+            taken = datetime.now(UTC)
+            if image.position is not None:
+                witness.ask(site.state, image.position, image.looked)
+            elif alone and is_held(site.state, PINNED):
+                handed.offer(site.state, image)
+        yield image, taken
+
+
+def _is_alone(site: Site, lock: contextlib.ExitStack) -> bool:
+    """Whether the archive does not look meanwhile. Where it hangs in a look, the backup matters more."""
+    try:
+        lock.enter_context(held(site.state, handed.LOCK, wait=handed.PATIENCE, on_wait=lambda _: None))
+    except BusyError:
+        return False
+    return True
+
+
 def _needed(site: Site, kind: Kind, image_bytes: int) -> int:
     """Bytes needed for a while: the copy that is checked, and the artifact if it compresses as the last one did."""
     earlier = catalogue.scan(site.backups, site.name, [kind]).artifacts
@@ -73,21 +100,23 @@ def _needed(site: Site, kind: Kind, image_bytes: int) -> int:
     return image_bytes + int(ratio * image_bytes)
 
 
-def _with_progress(image: Snapshot, log: Log) -> Iterator[memoryview]:
+def _with_progress(image: Snapshot, fingerprint: Fingerprint, log: Log) -> Iterator[memoryview]:
     done = 0
     for chunk in image.chunks():
+        if image.position is None:
+            fingerprint.add(chunk)
         yield chunk
         done += len(chunk)
         log.progress(f"Reading the database, {100 * done // image.bytes} % of {image.bytes:,} bytes")
 
 
-def _described(image: Snapshot) -> dict[str, Any]:
-    position = None if image.position is None else {"salts": image.position.salts, "frame": image.position.frame}
+def _described(image: Snapshot, fingerprint: Fingerprint) -> dict[str, Any]:
+    position = image.position or fingerprint.position
     return {
         "page_size": image.page_size,
         "pages": image.pages,
         "journal_mode": image.journal_mode,
-        "position": position,
+        "position": {"salts": position.salts, "frame": position.frame},
     }
 
 

@@ -8,7 +8,7 @@ import secrets
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import apsw
 
@@ -18,7 +18,6 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import child
 from portfolio_ops.sqlite import rows
-from portfolio_ops.sqlite.pin import Pin
 from portfolio_ops.store import sightings
 from portfolio_ops.store.sightings import Batch, Sightings
 
@@ -34,15 +33,27 @@ _PAUSES = (10.0, 30.0, 60.0, 300.0, 600.0)
 _LISTED_NAME = 200
 
 
+class Source(Protocol):
+    """What the archive has the database open with."""
+
+    @property
+    def inode(self) -> int:
+        """The database file's."""
+
+    @property
+    def reader(self) -> apsw.Connection:
+        """A connection to ask the database something."""
+
+
 class Detector:
-    """The rows of one table, while its database is pinned. Nothing that fails here reaches the archive.
+    """The rows of one table, while its database is followed. Nothing that fails here reaches the archive.
 
     Args:
-        pin: Held by the caller.
+        source: Held by the caller.
     """
 
-    def __init__(self, site: Site, pin: Pin, log: Log) -> None:
-        self._site, self._pin, self._log = site, pin, log
+    def __init__(self, site: Site, source: Source, log: Log) -> None:
+        self._site, self._source, self._log = site, source, log
         self._known: Sightings | None = None
         self._begun = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +79,7 @@ class Detector:
         else:
             if known is None:
                 why = "nothing is remembered"
-            elif known.inode != self._pin.inode:
+            elif known.inode != self._source.inode:
                 why = "the database was replaced"
             elif (known.table, known.column) != (gallery.table, gallery.name):
                 why = "another table was watched"
@@ -88,14 +99,14 @@ class Detector:
             self._known, self._begun = self._remembered(gallery), True
         marks = None if self._known is None else self._known.marks
         try:
-            found = rows.look(self._pin.reader, gallery.table, gallery.name, marks)
+            found = rows.look(self._source.reader, gallery.table, gallery.name, marks)
         except (PortfolioOpsError, apsw.Error) as error:
             self._tell(str(error))
             if isinstance(error, apsw.Error):
                 self._behind = True
                 self._not_before = time.monotonic() + _PAUSES[0]
             return
-        known = self._known or Sightings(self._pin.inode, gallery.table, gallery.name, ())
+        known = self._known or Sightings(self._source.inode, gallery.table, gallery.name, ())
         now = replace(known, marks=found.marks)
         if found.added:
             now = replace(now, waiting=_joined(now.waiting, found, self._looked))

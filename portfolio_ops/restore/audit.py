@@ -1,6 +1,6 @@
 """Whether the archive holds what it should: every increment read back, and what is missing, and for how long it may be.
 
-Reads only. The `-shm` is opened and closed by its name: never call this in a process that has the database pinned. Its
+Reads only. The database and its `-shm` are opened and closed: never call this in a process that follows it. Its
 locks would be dropped by it (fcntl(2), "Advisory record locking").
 """
 
@@ -18,6 +18,7 @@ from portfolio_ops.restore.history import History, histories
 from portfolio_ops.restore.points import ARCHIVER, Window, damages, holes, windows_in
 from portfolio_ops.sqlite.increment import Cut
 from portfolio_ops.sqlite.increment_content import verify
+from portfolio_ops.sqlite.look import change_counter_of
 from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import catalogue, timeline
 from portfolio_ops.store.artifact import Kind
@@ -28,6 +29,9 @@ _SCANS = 5
 
 _NORMAL = 5.0
 """Seconds that a running archive may be behind: a flush each second, and what a seal or the disk takes."""
+
+_LOOKING = 2e-7
+"""Seconds a byte for which a running archive may be behind without a WAL: 20 times what a slow look takes."""
 
 _PAUSE = 0.2
 _BASE_WITHIN = timedelta(minutes=10)
@@ -157,15 +161,8 @@ def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:
     last = max((each.cuts[-1] for each in history.increments), key=lambda cut: cut.seen)
     index = wal_index_of(site.database)
     if index is None:
-        # No WAL: the last connection ended it. What it had committed is in the main file then, which says when.
-        try:
-            changed = datetime.fromtimestamp(site.database.stat().st_mtime, UTC)
-        except FileNotFoundError:
-            return []
-        if runs or changed <= last.seen + _CLOCKS:
-            return []
-        why = "the database changed, its WAL is gone; start the archive: it begins a new timeline"
-        return [Piece(history.timeline.id, last.seen, None, State.LOST, why)]
+        look = _since_look if history.by_content else _since_wal
+        return look(site, history.timeline.id, last, runs=runs)
     same = index.salts.hex() == last.position.salts
     if same and index.frames == last.position.frame:
         return []
@@ -182,6 +179,38 @@ def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:
             "the WAL holds it no longer, or may lose it at the next write; start the archive: it begins a new timeline"
         )
     return [Piece(history.timeline.id, last.seen, None, state, why)]
+
+
+def _since_wal(site: Site, name: str, last: Cut, *, runs: bool) -> list[Piece]:
+    """The last connection ended the WAL. What it had committed is in the main file then, which says when."""
+    try:
+        changed = datetime.fromtimestamp(site.database.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return []
+    if runs or changed <= last.seen + _CLOCKS:
+        return []
+    why = "the database changed, its WAL is gone; start the archive: it begins a new timeline"
+    return [Piece(name, last.seen, None, State.LOST, why)]
+
+
+def _since_look(site: Site, name: str, last: Cut, *, runs: bool) -> list[Piece]:
+    """Changes behind the last cut where there never was a WAL: SQLite counts them in the database's header."""
+    counter = change_counter_of(site.database)
+    if counter is None or counter == last.position.frame:
+        return []
+    status = site.database.stat()
+    normal = timedelta(seconds=max(_NORMAL, status.st_size * _LOOKING))
+    lately = max(last.seen, datetime.fromtimestamp(status.st_mtime, UTC)) + normal >= datetime.now(UTC)
+    if runs and (lately or _moves(site, name, last)):
+        state, why = State.DELAYED, "the archive runs, and is about to look"
+    elif runs:
+        state = State.PENDING
+        why = f"the archive runs, but archives nothing: journalctl -u portfolio-archive@{site.name}.service"
+    elif counter > last.position.frame:
+        state, why = State.PENDING, "start the archive: it goes on with what has changed since"
+    else:
+        state, why = State.LOST, "the database is an older one; start the archive: it begins a new timeline"
+    return [Piece(name, last.seen, None, state, why)]
 
 
 def _moves(site: Site, name: str, last: Cut) -> bool:

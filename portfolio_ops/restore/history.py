@@ -4,6 +4,10 @@ Replaying an increment from its start up to a cut, on a base anywhere between th
 at the cut: a page that changed before the base has in the increment the content that it has in the base. So a base need
 not lie where an increment begins.
 
+That is not so without a WAL. An increment then has what differs between its states, not what was written meanwhile: a
+page that was changed and changed back is not in it. There a base lies only where it stands exactly at one of the
+states, by a position that names its content (`sqlite/difference.py`).
+
 Coarser increments may lie beside the finer ones that they were made of. What follows on what is told by the positions
 and hashes in their heads, never by names.
 """
@@ -52,6 +56,7 @@ class History:
     Attributes:
         timeline: As it was read.
         bases: Oldest first.
+        by_content: Whether its positions are names of content, as a backup proves that stands at one: there was no WAL.
     """
 
     def __init__(self, timeline: Timeline, artifacts: Sequence[Artifact]) -> None:
@@ -64,8 +69,17 @@ class History:
             for index, cut in enumerate(increment.cuts):
                 self._by_salts[cut.position.salts].append((increment, index))
         positions = [(artifact, position_of(artifact)) for artifact in artifacts]
+        self.by_content = any(
+            position in self._begin_at or position.salts in self._by_salts
+            for artifact, position in positions
+            if position is not None and _is_named(artifact)
+        )
         self.bases = tuple(
-            Base(artifact, position, dict(self._places(position, artifact.taken)))
+            Base(
+                artifact,
+                position,
+                dict(self._places(position, artifact.taken, exactly=self.by_content or _is_named(artifact))),
+            )
             for artifact, position in positions
             if position is not None
         )
@@ -120,13 +134,14 @@ class History:
                 before[each.path].append(increment)
         return before
 
-    def _places(self, position: Position, taken: datetime) -> Iterator[tuple[Path, int]]:
+    def _places(self, position: Position, taken: datetime, *, exactly: bool) -> Iterator[tuple[Path, int]]:
         """Where a base lies; of two cuts in one increment, the earlier comes last. The time is asked for, too.
 
         Where there is no WAL, all positions are alike. And after a power cut other commits may have come to stand at
         positions that are archived. What was merged tells of some positions only: in it, the time alone has to do.
+        Not so where a base must stand at a restore point `exactly`, or is of no use.
         """
-        for increment in self.increments:
+        for increment in () if exactly else self.increments:
             if increment.head.resolution > RAW and increment.cuts[0].seen + _LATE <= taken:
                 index = bisect_left(increment.cuts, taken + _LATE, key=lambda cut: cut.seen)
                 if index < len(increment.cuts):
@@ -146,6 +161,11 @@ class History:
         """Whether a backup can have been taken before the cut of this number was; it may be the first one behind."""
         cuts = increment.cuts[index:] or [each.cuts[0] for each in self.following(increment)]
         return not cuts or taken <= cuts[0].seen + _LATE
+
+
+def _is_named(artifact: Artifact) -> bool:
+    """Whether a backup is of a database without a WAL, and its position a name for its content."""
+    return str(artifact.metadata.details.get("journal_mode", "wal")) != "wal"
 
 
 def position_of(artifact: Artifact) -> Position | None:

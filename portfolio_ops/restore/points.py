@@ -250,4 +250,8 @@ def _end(timeline: Timeline, last: Increment | None, after: Increment | None, *,
             return reason
     if last is not None and after is not None:
         return gap(last, after)
-    return "" if newest else "the timeline ended: the database was replaced, or nobody had followed it for a while"
+    return (
+        ""
+        if newest
+        else "the timeline ended: the database was replaced or changed its journal mode, or nobody had followed it"
+    )

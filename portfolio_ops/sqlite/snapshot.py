@@ -19,7 +19,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import TYPE_CHECKING
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,29 @@ class Snapshot:
             if frames is not None and any(frames):
                 self._overlay(part, frames)
             yield part
+
+    def name_copy(self, path: Path) -> None:
+        """Give the copy that a database without a WAL was read into a name, dated at `looked`.
+
+        Raises:
+            OSError: The name is taken; or the disk fails or is full.
+            ValueError: There is no copy.
+        """
+        if self.journal_mode == "wal":
+            raise ValueError("a database with a WAL is not copied")
+        moment = (self.looked - _EPOCH) // _MICROSECOND * 1000
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # As open(2) says of O_TMPFILE. Given a folder, link follows the link: it is linkat(2) then.
+            os.link(f"/proc/self/fd/{self._main}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+        except FileExistsError:
+            raise
+        except OSError:
+            with path.open("xb") as file:  # where there are no such files, or none that may be linked
+                _copy(self._main, file.fileno(), self.bytes)
+        finally:
+            os.close(folder)
+        os.utime(path, ns=(moment, moment))
 
     def _overlay(self, part: memoryview, frames: "array[int]") -> None:
         """Lay the WAL's pages over those of the main file."""
@@ -201,19 +226,35 @@ def _copied_snapshot(
     connection: apsw.Connection, descriptors: contextlib.ExitStack, main: int, scratch: Path, journal_mode: str
 ) -> Snapshot:
     """Copy a database without a WAL under a shared lock, as briefly as may be, and let go."""
-    copy = TemporaryFile(dir=scratch)  # noqa: SIM115  (lives as long as the snapshot)
-    descriptors.callback(copy.close)
-    _warm(main)
+    copy = descriptors.enter_context(unnamed(scratch))
+    warm(main)
     looked = datetime.now(UTC)
     connection.execute("BEGIN")
     connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
     page_size, pages = int(connection.pragma("page_size")), int(connection.pragma("page_count"))
-    _copy(main, copy.fileno(), page_size * pages)
+    _copy(main, copy, page_size * pages)
     connection.execute("ROLLBACK")
-    return Snapshot(page_size, pages, journal_mode, None, looked, copy.fileno())
+    return Snapshot(page_size, pages, journal_mode, None, looked, copy)
 
 
-def _warm(descriptor: int) -> None:
+@contextlib.contextmanager
+def unnamed(folder: Path) -> Iterator[int]:
+    """A new file without a name, that is gone at the end of the block unless it was given one."""
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:  # open(2): what answers a filesystem or a kernel that knows no such file
+        if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT}:
+            raise
+        with TemporaryFile(dir=folder) as file:
+            yield file.fileno()
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def warm(descriptor: int) -> None:
     """Bring the file into memory first, so that the copy under the lock waits for no disk."""
     buffer = bytearray(_CHUNK)
     offset = 0
@@ -222,13 +263,9 @@ def _warm(descriptor: int) -> None:
 
 
 def _copy(source: int, target: int, length: int) -> None:
-    """Copy the first `length` bytes: shared blocks where the filesystem can, else within the kernel."""
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError as error:
-        if error.errno not in {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL}:
-            raise
-    else:
+    """Copy the first `length` bytes to an empty file: shared blocks where that can be, else within the kernel."""
+    if clone(source, target):
+        os.ftruncate(target, length)
         return
     offset = 0
     while offset < length:
@@ -236,3 +273,18 @@ def _copy(source: int, target: int, length: int) -> None:
         if count == 0:
             return
         offset += count
+
+
+def clone(source: int, target: int) -> bool:
+    """Let an empty file share all blocks of another; gives whether their filesystem can.
+
+    Raises:
+        OSError: It can, and fails.
+    """
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL}:
+            raise
+        return False
+    return True

@@ -121,7 +121,7 @@ def state_of(database: Path) -> State:
 class Yard:
     """A site, its writers, and the archive."""
 
-    def __init__(self, folder: Path, writers: int = 2) -> None:
+    def __init__(self, folder: Path, writers: int = 2, journal_mode: str = "wal") -> None:
         self.folder = folder
         root = folder / "site"
         (root / "data").mkdir(parents=True)
@@ -136,7 +136,7 @@ class Yard:
         self.archive: subprocess.Popen[bytes] | None = None
         self._number = 0
         connection = sqlite3.connect(self.database, isolation_level=None)
-        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute(f"PRAGMA journal_mode={journal_mode}")
         connection.execute("CREATE TABLE counters(w INTEGER PRIMARY KEY, n INTEGER)")
         for number in range(writers):
             connection.execute(f"CREATE TABLE w{number}(id INTEGER PRIMARY KEY, n INTEGER, text TEXT)")
