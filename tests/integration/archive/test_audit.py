@@ -191,7 +191,8 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_lost(site: Site, monkey
     read = timeline.read
     looks: list[str] = []
 
-    def vanishing(backups: Path, name: str) -> Timeline:
+    def vanishing(backups: Path, name: str, state: Path | None) -> Timeline:
+        assert state is None  # a proof does without what is remembered
         found = read(backups, name)
         looks.append(name)
         gone = ((found.folder / "gone.wal.zst", "there is no such file"),)
