@@ -83,14 +83,15 @@ def _read_back(found: Rehearsal, since: datetime) -> None:
 
 def _restore_a_second(found: Rehearsal, witness: Witness | None, path: Path) -> bool:
     """Restore a moment as `restore database --at` does, and check it; gives whether there was one."""
-    spans = _spans(points.windows(found.site), witness)
+    windows = points.windows(found.site)
+    spans = _spans(windows, witness)
     if not spans:
         found.evidence.append("the archive holds no moment yet")
         return False
     chooser = random.SystemRandom()
     first, last = chooser.choices(spans, [(last - first).total_seconds() + 1 for first, last in spans])[0]
     when = first + (last - first) * chooser.random()
-    plan = points.plan_moment(found.site, when)
+    plan = points.plan_moment_in(windows, found.site, when)
     found.log.progress(f"Restoring {exact(when)}")
     staged = stage_moment(plan, path, found.log)
     path.unlink()

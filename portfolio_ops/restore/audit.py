@@ -16,7 +16,7 @@ from portfolio_ops.errors import BusyError, NotFoundError
 from portfolio_ops.host.timers import archive_is_off
 from portfolio_ops.restore.history import History, histories
 from portfolio_ops.restore.points import ARCHIVER, Window, damages, holes, windows_in
-from portfolio_ops.sqlite.increment import Cut
+from portfolio_ops.sqlite.increment import EPOCH, MICROSECOND, Cut
 from portfolio_ops.sqlite.increment_content import verify
 from portfolio_ops.sqlite.look import change_counter_of
 from portfolio_ops.sqlite.wal_index import wal_index_of
@@ -129,11 +129,13 @@ def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs:
     name, lost = history.timeline.id, "it cannot be had again; restore a moment before or after it"
     pieces = [Piece(name, window.first, window.last, State.FOUND, "") for window in own]
     pieces += [Piece(name, hole.start, hole.end, State.LOST, f"{hole.reason}; {lost}") for hole in holes(own)]
-    cuts = [cut for increment in history.increments for cut in increment.cuts]
-    if not own and cuts and (newest or cuts[-1].seen - timeline.began(name) > _BASE_WITHIN):
-        pieces.append(_baseless(name, cuts, newest=newest, runs=runs))
+    if not own and history.increments:
+        first, end = history.increments[0].cuts[0].seen, history.increments[-1].cuts[-1].seen
+        if newest or end - timeline.began(name) > _BASE_WITHIN:
+            pieces.append(_baseless(name, first, end, newest=newest, runs=runs))
     last = max((window.last for window in own), default=None)
-    behind = max((cut.seen for cut in cuts), default=None)
+    seen = [max(increment.cuts.moments()) for increment in history.increments]
+    behind = EPOCH + max(seen) * MICROSECOND if seen else None
     if last is not None and behind is not None and behind > last:
         pieces.append(Piece(name, last, behind, State.LOST, f"no base leads to it: an increment is missing; {lost}"))
     for increment in history.timeline.increments:
@@ -144,14 +146,14 @@ def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs:
     return pieces
 
 
-def _baseless(name: str, cuts: Sequence[Cut], *, newest: bool, runs: bool) -> Piece:
+def _baseless(name: str, first: datetime, end: datetime, *, newest: bool, runs: bool) -> Piece:
     state = State.LOST if not newest else State.DELAYED if runs else State.PENDING
     why = {
         State.LOST: "no base was made of this timeline, and none can be made any more",
         State.DELAYED: "the base is due; look again in a minute",
         State.PENDING: "the base is still to be made; start the archive",
     }[state]
-    return Piece(name, cuts[0].seen, cuts[-1].seen, state, why)
+    return Piece(name, first, end, state, why)
 
 
 def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:

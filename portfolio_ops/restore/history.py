@@ -25,6 +25,7 @@ from portfolio_ops.sqlite.increment import RAW, Cut, Increment, gap
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import timeline as timelines
 from portfolio_ops.store.artifact import Artifact
+from portfolio_ops.store.records import forget_all_but
 from portfolio_ops.store.timeline import Timeline
 
 Pieces = tuple[tuple[Increment, Cut], ...]
@@ -63,11 +64,11 @@ class History:
         self.timeline = timeline
         self.increments = tuple(each for each in timeline.increments if each.cuts)
         self._begin_at: dict[Position, list[Increment]] = defaultdict(list)
-        self._by_salts: dict[str, list[tuple[Increment, int]]] = defaultdict(list)
+        self._by_salts: dict[str, list[tuple[Increment, range]]] = defaultdict(list)
         for increment in self.increments:
             self._begin_at[increment.cuts[0].since].append(increment)
-            for index, cut in enumerate(increment.cuts):
-                self._by_salts[cut.position.salts].append((increment, index))
+            for salts, those in increment.cuts.generations():
+                self._by_salts[salts].append((increment, those))
         positions = [(artifact, position_of(artifact)) for artifact in artifacts]
         self.by_content = any(
             position in self._begin_at or position.salts in self._by_salts
@@ -150,17 +151,19 @@ class History:
             late = timedelta() if position.salts == _NO_WAL else _LATE
             if taken <= increment.cuts[0].seen + late:
                 yield increment.path, 0
-        for increment, index in reversed(self._by_salts[position.salts]):
-            cut = increment.cuts[index]
-            since = cut.since.frame if cut.since.salts == position.salts else 0
-            within = since <= position.frame <= cut.position.frame
-            if within and self._in_time(taken, increment, index + (cut.position == position)):
-                yield increment.path, index
+        for increment, those in reversed(self._by_salts[position.salts]):
+            for index in reversed(those):
+                cut = increment.cuts[index]
+                since = cut.since.frame if cut.since.salts == position.salts else 0
+                within = since <= position.frame <= cut.position.frame
+                if within and self._in_time(taken, increment, index + (cut.position == position)):
+                    yield increment.path, index
 
     def _in_time(self, taken: datetime, increment: Increment, index: int) -> bool:
         """Whether a backup can have been taken before the cut of this number was; it may be the first one behind."""
-        cuts = increment.cuts[index:] or [each.cuts[0] for each in self.following(increment)]
-        return not cuts or taken <= cuts[0].seen + _LATE
+        after = [increment.cuts[index]] if index < len(increment.cuts) else []
+        after = after or [each.cuts[0] for each in self.following(increment)]
+        return not after or taken <= after[0].seen + _LATE
 
 
 def _is_named(artifact: Artifact) -> bool:
@@ -177,11 +180,17 @@ def position_of(artifact: Artifact) -> Position | None:
         return None
 
 
-def histories(backups: Path, artifacts: Sequence[Artifact]) -> list[History]:
-    """Every timeline, oldest first. A backup belongs to the one that was the newest when it was taken."""
+def histories(backups: Path, artifacts: Sequence[Artifact], state: Path | None = None) -> list[History]:
+    """Every timeline, oldest first. A backup belongs to the one that was the newest when it was taken.
+
+    Args:
+        state: Where records are remembered; without it, all are read from the disk.
+    """
     found, names = [], timelines.ids(backups)
+    if state is not None:
+        forget_all_but(state, names)
     for name, after in itertools.zip_longest(names, names[1:]):
         began, end = timelines.began(name), timelines.began(after) if after else _FOREVER
         within = [artifact for artifact in artifacts if began <= artifact.taken < end]
-        found.append(History(timelines.read(backups, name), within))
+        found.append(History(timelines.read(backups, name, state), within))
     return found

@@ -10,7 +10,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError
 from portfolio_ops.moment import describe_moment, exact
 from portfolio_ops.restore.history import History, Pieces, histories
-from portfolio_ops.sqlite.increment import Cut, Increment, gap
+from portfolio_ops.sqlite.increment import EPOCH, MICROSECOND, Cut, Cuts, Increment, gap
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.lock import is_held
@@ -44,7 +44,7 @@ class Window:
     points: int
     ends: str
     base: Artifact | None
-    parts: tuple[tuple[Increment, tuple[Cut, ...]], ...]
+    parts: tuple[tuple[Increment, Cuts], ...]
 
     @property
     def timeline(self) -> str:
@@ -53,10 +53,12 @@ class Window:
 
     def cut_of(self, when: datetime) -> tuple[Increment, Cut] | None:
         """The last cut that is not later than a moment."""
+        limit = (when - EPOCH) // MICROSECOND
         for increment, cuts in reversed(self.parts):
-            for cut in reversed(cuts):
-                if cut.seen <= when:
-                    return increment, cut
+            moments = cuts.moments()
+            for index in reversed(range(len(moments))):
+                if moments[index] <= limit:
+                    return increment, cuts[index]
         return None
 
 
@@ -96,7 +98,8 @@ class MomentPlan:
 def read(site: Site) -> list[History]:
     """Every timeline of a site, oldest first."""
     kinds = [kind for kind in Kind if kind.holds_database]
-    return histories(site.backups, catalogue.scan(site.backups, site.name, kinds).artifacts)
+    artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
+    return histories(site.backups, artifacts, site.state)
 
 
 def damages(found: Sequence[History]) -> list[tuple[Path, str]]:
@@ -139,7 +142,11 @@ def plan_moment(site: Site, when: datetime) -> MomentPlan:
     Raises:
         NotFoundError: There is none, or what was then is not known.
     """
-    found = windows(site)
+    return plan_moment_in(windows(site), site, when)
+
+
+def plan_moment_in(found: Sequence[Window], site: Site, when: datetime) -> MomentPlan:
+    """The way to a moment, as `plan_moment`, of windows that were read already."""
     if not found:
         raise NotFoundError(
             f"the archive of {site.name} holds no moment that can be restored",
@@ -234,11 +241,12 @@ def _window(history: History, chain: Sequence[Increment], ends: str) -> Window:
     base = bases[0] if bases and not (earlier and index == 0) else None
     if base is None:
         parts.insert(0, (earlier[0], earlier[0].cuts[-1:]))
-    cuts = [cut for _, part in parts for cut in part]
-    alone = base is not None and base.taken < cuts[0].seen
-    begins = min(base.taken, cuts[0].seen) if base is not None else cuts[0].seen
-    last = max(cut.seen for cut in cuts)
-    return Window(history, first.head.resolution, begins, last, len(cuts) + alone, ends, base, tuple(parts))
+    begins = parts[0][1][0].seen
+    alone = base is not None and base.taken < begins
+    begins = min(base.taken, begins) if base is not None else begins
+    last = EPOCH + max(max(cuts.moments()) for _, cuts in parts) * MICROSECOND
+    points = sum(len(cuts) for _, cuts in parts) + alone
+    return Window(history, first.head.resolution, begins, last, points, ends, base, tuple(parts))
 
 
 def _end(timeline: Timeline, last: Increment | None, after: Increment | None, *, newest: bool) -> str:

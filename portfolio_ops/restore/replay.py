@@ -94,7 +94,7 @@ def _extract(plan: MomentPlan, number: int, wal: Path) -> None:
     try:
         extract(increment, cut, wal)
     except VerificationError as error:
-        good = verify(increment).cuts or (plan.pieces[number - 1][1:] if number else ())
+        good = [*verify(increment).cuts[-1:]] or [*(plan.pieces[number - 1][1:] if number else ())]
         suggestion = f"the last moment before that: --at {exact(good[-1].seen)}; {_OTHERS}" if good else _OTHERS
         raise VerificationError(error.message, suggestion=suggestion) from error
 

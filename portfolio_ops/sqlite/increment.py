@@ -20,10 +20,12 @@ import hashlib
 import json
 import os
 import struct
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from portfolio_ops import __version__
 from portfolio_ops.errors import RefusedError, VerificationError
@@ -46,6 +48,10 @@ _HEAD_MOST = 64 << 10
 _FIELDS = struct.Struct("<II8sq8sI8sIIIQ32s2I")
 _CHAIN = 32
 _RECORD = _FIELDS.size + _CHAIN
+_LENGTH = struct.Struct("<Q")
+_LENGTH_AT = struct.calcsize("<II8sq8sI8sIII")
+_SEEN_ONLY = struct.Struct(f"<16xq{_RECORD - 24}x")
+_SALTS_ONLY = struct.Struct(f"<36x8s{_RECORD - 44}x")
 _RECORD_MAGIC, _RECORD_SIGNATURE = 0x184D2A5E, b"pf-cut\x00\x01"
 _RAW_FRAME = bytes.fromhex("28b52ffd 20 20 010100")
 """What makes 32 bytes a zstd frame: magic, no checksum, their number, one block as it is (RFC 8878, section 3.1.1).
@@ -122,6 +128,82 @@ class Cut:
     chain: bytes
 
 
+class Cuts(Sequence[Cut]):
+    """The cuts of a file, in the order in which they were written, as its records: one is made when it is asked for.
+
+    A month of a busy site has more than 100,000 of them. Most questions are about a few, or about one number of each.
+
+    Args:
+        records: One behind the other.
+        ends: Where the flush of each ends in the file.
+    """
+
+    def __init__(self, records: bytes = b"", ends: Iterable[int] = ()) -> None:
+        self.records = records
+        self._ends = array("Q", ends)
+
+    @classmethod
+    def of(cls, cuts: Iterable[Cut]) -> "Cuts":
+        """Some cuts, wherever they come from."""
+        made = list(cuts)
+        return cls(b"".join(encode_fields(cut) + cut.chain for cut in made), [cut.end for cut in made])
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Cut: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Cuts": ...
+    def __getitem__(self, index: int | slice) -> "Cut | Cuts":
+        if isinstance(index, int):
+            number = range(len(self))[index]
+            return _cut(self.records[number * _RECORD : (number + 1) * _RECORD], self._ends[number])
+        start, stop, step = index.indices(len(self))
+        if step != 1:
+            raise ValueError("cuts are taken in a row")
+        return Cuts(self.records[start * _RECORD : stop * _RECORD], self._ends[start:stop])
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Cuts):
+            return (self.records, self._ends) == (other.records, other._ends)
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self.records)
+
+    def index(self, value: Cut, start: int = 0, stop: int | None = None) -> int:
+        """Which one it is: no two have the same chain, by which one is found without looking at each.
+
+        Raises:
+            ValueError: It is none of them.
+        """
+        at = self.records.find(value.chain)
+        while at >= 0:
+            number, rest = divmod(at - _FIELDS.size, _RECORD)
+            if rest == 0 and number in range(len(self))[start:stop] and self[number] == value:
+                return number
+            at = self.records.find(value.chain, at + 1)
+        raise ValueError("it is the cut of another file")
+
+    def moments(self) -> list[int]:
+        """When each was seen, in microseconds since 1970."""
+        return [seen for (seen,) in _SEEN_ONLY.iter_unpack(self.records)]
+
+    def generations(self) -> list[tuple[str, range]]:
+        """The generations of the WAL in which they end, by their salts, and which cuts those are."""
+        found: list[tuple[str, range]] = []
+        before, start = b"", 0
+        for number, (salts,) in enumerate(_SALTS_ONLY.iter_unpack(self.records)):
+            if salts != before:
+                if number:
+                    found.append((before.hex(), range(start, number)))
+                before, start = salts, number
+        if self:
+            found.append((before.hex(), range(start, len(self))))
+        return found
+
+
 @dataclass(frozen=True)
 class Increment:
     """A file, as far as it is good.
@@ -140,7 +222,7 @@ class Increment:
     head: Head
     chain: bytes
     start: int
-    cuts: tuple[Cut, ...]
+    cuts: Cuts
     torn: int
     damaged: str
 
@@ -207,8 +289,11 @@ def chained(chain: bytes, fields: bytes) -> bytes:
     return hashlib.sha256(chain + fields).digest()
 
 
-def scan(path: Path) -> Increment:
+def scan(path: Path, remembered: bytes = b"") -> Increment:
     """Read what a file holds: its head and its records only; `verify` reads the rest.
+
+    Args:
+        remembered: Records that were read before, from the first on: those that go on from the head are not read again.
 
     Raises:
         NotAnIncrementError: Its head is none of an increment, or damaged: nothing of it can be used.
@@ -219,11 +304,11 @@ def scan(path: Path) -> Increment:
     try:
         size = os.fstat(descriptor).st_size
         head, chain, start = _read_head(descriptor, path)
-        cuts, damaged = _read_cuts(descriptor, size, chain, start)
+        cuts, damaged = _read_cuts(descriptor, size, chain, start, remembered)
     finally:
         os.close(descriptor)
     torn = 0 if damaged else size - (cuts[-1].end if cuts else start)
-    return Increment(path, head, chain, start, tuple(cuts), torn, damaged)
+    return Increment(path, head, chain, start, cuts, torn, damaged)
 
 
 def gap(before: Increment, after: Increment) -> str:
@@ -304,25 +389,31 @@ def _wal_header(page_size: int, chain: bytes) -> bytes:
     return _RAW_FRAME + encode_header(page_size, wal_salts(chain), big_endian=False)
 
 
-def _read_cuts(descriptor: int, size: int, chain: bytes, at: int) -> tuple[list[Cut], str]:
+def _read_cuts(descriptor: int, size: int, chain: bytes, at: int, remembered: bytes) -> tuple[Cuts, str]:
     """The whole cuts of a file of `size` bytes from byte `at` on, and what is wrong behind them."""
-    cuts: list[Cut] = []
-    while len(record := os.pread(descriptor, _RECORD, at)) == _RECORD:
-        cut = _parse_cut(record, chain, at)
-        if cut is None:
-            return cuts, _doubt(descriptor, size, at)
-        if cut.end > size:
+    records, ends = bytearray(), array("Q")
+    while True:
+        known = remembered[len(records) : len(records) + _RECORD]
+        record = known if len(known) == _RECORD else os.pread(descriptor, _RECORD, at)
+        if len(record) != _RECORD:
             break
-        cuts.append(cut)
-        at, chain = cut.end, cut.chain
-    return cuts, ""
+        after = record[_FIELDS.size :]
+        if chained(chain, record[: _FIELDS.size]) != after:
+            if known:
+                remembered = b""
+                continue
+            return Cuts(bytes(records), ends), _doubt(descriptor, size, at)
+        end = at + _RECORD + _LENGTH.unpack_from(record, _LENGTH_AT)[0]
+        if end > size:
+            break
+        records += record
+        ends.append(end)
+        at, chain = end, after
+    return Cuts(bytes(records), ends), ""
 
 
-def _parse_cut(record: bytes, chain: bytes, at: int) -> Cut | None:
-    """The cut whose record stands at byte `at`, or None where it is not the next of this chain."""
-    after = record[_FIELDS.size :]
-    if chained(chain, record[: _FIELDS.size]) != after:
-        return None
+def _cut(record: bytes, end: int) -> Cut:
+    """The cut of a record, whose flush ends at byte `end`."""
     _, _, _, seen, since, since_frame, salts, frame, pages, frames, length, sha256, s0, s1 = _FIELDS.unpack_from(record)
     return Cut(
         EPOCH + seen * MICROSECOND,
@@ -332,9 +423,9 @@ def _parse_cut(record: bytes, chain: bytes, at: int) -> Cut | None:
         frames,
         length,
         sha256,
-        at + _RECORD + length,
+        end,
         (s0, s1),
-        after,
+        record[_FIELDS.size :],
     )
 
 

@@ -16,7 +16,7 @@ import zstandard
 
 from portfolio_ops.errors import RefusedError, VerificationError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory, open_regular
-from portfolio_ops.sqlite.increment import Cut, Head, Increment, Link, chained, encode_fields, encode_head, scan
+from portfolio_ops.sqlite.increment import Cut, Cuts, Head, Increment, Link, chained, encode_fields, encode_head, scan
 from portfolio_ops.sqlite.increment_content import verify
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.wal import FRAME_HEADER
@@ -76,7 +76,7 @@ class IncrementWriter:
             raise
         finally:
             Path(name).unlink(missing_ok=True)
-        return cls(descriptor, Increment(path, head, chain, len(data), (), 0, ""))
+        return cls(descriptor, Increment(path, head, chain, len(data), Cuts(), 0, ""))
 
     @classmethod
     def resume(cls, path: Path) -> Self:

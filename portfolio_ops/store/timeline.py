@@ -17,6 +17,7 @@ from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.sqlite.increment import RAW, Increment, scan
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.records import Records
 
 _ID = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
 SUFFIX = ".wal.zst"
@@ -91,14 +92,22 @@ def newest(backups: Path, timeline: str) -> Increment | None:
     return None
 
 
-def read(backups: Path, timeline: str) -> Timeline:
-    """Read a timeline's files, heads and records only. A file that cannot be read is a problem, never an exception."""
+def read(backups: Path, timeline: str, state: Path | None = None) -> Timeline:
+    """Read a timeline's files, heads and records only. A file that cannot be read is a problem, never an exception.
+
+    Args:
+        state: Where records are remembered; without it, all are read from the disk.
+    """
     folder = folder_of(backups, timeline)
+    records = None if state is None else Records(state, timeline)
     increments: list[Increment] = []
     problems: list[tuple[Path, str]] = []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    for path in paths:
         try:
-            increments.append(scan(path))
+            increments.append(scan(path) if records is None else records.scan(path))
         except (PortfolioOpsError, OSError) as error:
             problems.append((path, str(error)))
+    if records is not None:
+        records.keep_only({path.name for path in paths})
     return Timeline(timeline, folder, tuple(increments), tuple(problems))

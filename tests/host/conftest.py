@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.host.hosts import SUITES, Host, droplet_of
+from tests.host.selection import summary
 
 _NEEDS = ("systemd-nspawn", "mmdebstrap", "ssh", "nc", "mkfs.xfs", "mkfs.ext4")
 
@@ -17,6 +18,11 @@ def _unable() -> str:
         return "booting a host takes root"
     missing = [name for name in _NEEDS if shutil.which(name) is None]
     return f"missing programs: {', '.join(missing)} (make test installs them)" if missing else ""
+
+
+def pytest_report_collectionfinish(items: list[pytest.Item]) -> list[str]:
+    """What each host runs."""
+    return summary(items)
 
 
 @pytest.fixture(scope="session", params=SUITES)

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -55,6 +56,9 @@ class Droplet:
         hybrid = [base / each for each in ("unified", "systemd") if (base / each).is_dir()]
         self._groups = [each / f"test-{os.getpid()}-{name}" for each in hybrid or [base]]
         self._boots = 0
+        # Short: the path of a socket has at most 107 characters (unix(7)).
+        self._control = Path(tempfile.mkdtemp(prefix="droplet-"))
+        self._connection: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: threading.Thread | None = None
@@ -141,14 +145,34 @@ class Droplet:
 
     def wait(self) -> None:
         """Until it is up and ssh answers."""
+        self._disconnect()
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             with contextlib.suppress(IndexError, OSError, AssertionError, subprocess.TimeoutExpired):
                 done = self.try_run("systemctl", "is-system-running", timeout=5)
                 if done.stdout.strip() in {"running", "degraded"}:
+                    self._connect()
                     return
             time.sleep(0.1)
         raise TimeoutError(f"{self.name} did not come up:\n{(self.folder / 'console.log').read_text()[-3000:]}")
+
+    def _connect(self) -> None:
+        """Open the connection that all commands share: to make one for each would take longer than most of them."""
+        command = ["ssh", "-N", *self.ssh_options(), "-o", "ControlMaster=yes", *self._sharing(), f"root@{self.name}"]
+        nothing = subprocess.DEVNULL
+        self._connection = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.kill()
+            self._connection.wait()
+            self._connection = None
+        for socket in self._control.iterdir():
+            socket.unlink()
+
+    def _sharing(self) -> list[str]:
+        """Where the shared connection is; where there is none, a command makes its own."""
+        return ["-o", f"ControlPath={self._control}/{self._boots}"]
 
     def ssh_options(self) -> list[str]:
         """What makes ssh reach it."""
@@ -161,7 +185,7 @@ class Droplet:
     def try_run(self, *words: str, timeout: float = 120, text: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run a command in it, as root."""
         line = shlex.join(words)
-        command = ["ssh", *self.ssh_options(), "-o", "ControlMaster=no", f"root@{self.name}", line]
+        command = ["ssh", *self.ssh_options(), "-o", "ControlMaster=no", *self._sharing(), f"root@{self.name}", line]
         return subprocess.run(command, input=text or "", capture_output=True, text=True, timeout=timeout, check=False)
 
     def run(self, *words: str, timeout: float = 120, text: str | None = None) -> str:
@@ -225,6 +249,8 @@ class Droplet:
 
     def stop(self) -> None:
         """End it and take away all that it left on this machine."""
+        self._disconnect()
+        self._control.rmdir()
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(IndexError, OSError, AssertionError):
                 os.kill(self.leader, signal.SIGKILL)

@@ -95,6 +95,7 @@ class Host:
         self.start_site()
 
     def start_site(self) -> None:
+        self.run("rm", "-f", f"{ROOT}/state.json")  # the word of the process before
         if self.suite == "trixie":
             self.run("docker", "compose", "--project-directory", "/srv/backend", "up", "--detach", timeout=120)
         else:

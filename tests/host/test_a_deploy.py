@@ -3,12 +3,9 @@
 import re
 from typing import Any
 
-import pytest
-
 from tests.host.hosts import BLOG, ROOT, Host
+from tests.host.selection import ANSIBLE_ALONE
 
-# What ansible does by itself is the same everywhere, and takes a minute each time.
-ONE_IS_ENOUGH = pytest.mark.parametrize("host", ["bookworm"], indirect=True)
 UNITS = ("backup-daily", "backup-social", "logs-rotate", "check", "drill")
 
 
@@ -25,6 +22,7 @@ def test_the_target_has_neither_compiler_nor_network_nor_pip(host: Host) -> None
     assert host.try_run("python3", "-c", "import ensurepip").returncode != 0
 
 
+@ANSIBLE_ALONE
 def test_check_mode_works_on_a_virgin_host_and_changes_nothing(host: Host) -> None:
     assert changed(host.deploy("--check", "--diff")) > 0
     assert host.try_run("test", "-e", "/opt/portfolio-ops").returncode != 0
@@ -84,14 +82,14 @@ def test_the_configuration_is_what_was_asked_for(deployed: Host) -> None:
     assert deployed.run("portfolio-ops", "--site", "blog", "backup", "social").count("social-tables-") >= 1
 
 
-@ONE_IS_ENOUGH
+@ANSIBLE_ALONE
 def test_a_misspelt_variable_is_refused_by_name(deployed: Host) -> None:
     done = deployed.droplet.play("deploy.yml", {**deployed.variables, "portfolio_ops_keep_releases": 3}, "--check")
     assert done.returncode != 0
     assert "unknown variable: portfolio_ops_keep_releases" in done.stdout
 
 
-@ONE_IS_ENOUGH
+@ANSIBLE_ALONE
 def test_a_fault_in_a_site_stops_the_play_before_its_timers(deployed: Host) -> None:
     shop: dict[str, Any] = deployed.variables["portfolio_ops_sites"][0]
     sites = [{**shop, "retention": {"daily": "30 days"}}]
@@ -100,7 +98,7 @@ def test_a_fault_in_a_site_stops_the_play_before_its_timers(deployed: Host) -> N
     assert "retention.daily" in done.stdout
 
 
-@ONE_IS_ENOUGH
+@ANSIBLE_ALONE
 def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data(deployed: Host) -> None:
     root = "/home/deploy/my site"
     deployed.run("mkdir", "-p", f"{root}/data")
@@ -127,7 +125,7 @@ def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data
     assert "home" not in listed
 
 
-@ONE_IS_ENOUGH
+@ANSIBLE_ALONE
 def test_a_root_that_is_not_there_is_refused(deployed: Host) -> None:
     sites = [{"name": "new", "root": "/mnt/volume/nothing"}]
     done = deployed.droplet.play("deploy.yml", {"portfolio_ops_sites": sites}, "--check")

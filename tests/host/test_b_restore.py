@@ -9,6 +9,7 @@ import pytest
 
 from portfolio_ops.host import messages
 from tests.host.hosts import ROOT, Host
+from tests.host.selection import OURS_ALONE
 
 DATABASE = ROOT / "data/portfolio.sqlite"
 RESTORE = ("portfolio-ops", "--site", "shop", "restore", "database", "latest", "--in-place", "--yes")
@@ -126,10 +127,14 @@ def test_a_restart_policy_that_fights(deployed: Host) -> None:
 def test_killed_anywhere_the_next_command_finishes(deployed: Host) -> None:
     chooser = random.Random(7)
     interrupted = 0
+    mark(deployed)
+    began = time.monotonic()
+    deployed.run(*RESTORE)
+    whole = time.monotonic() - began  # on this machine, now
     for _ in range(6):
         mark(deployed)
         # Killed by itself, so that nothing of ssh delays it.
-        seconds = chooser.uniform(0.3, 2.5)
+        seconds = chooser.uniform(0.1, 1) * whole
         deployed.try_run("timeout", "--signal=KILL", f"{seconds:.2f}", *RESTORE)
         state = deployed.try_run("cat", f"{ROOT}/backups/.portfolio-ops/restore.json").stdout
         if json.loads(state)["state"] == "open":
@@ -165,12 +170,14 @@ def test_a_power_cut_in_the_middle_of_a_restore(deployed: Host) -> None:
     require_well(deployed)
 
 
+@OURS_ALONE
 def test_only_root_restores_in_place_and_anybody_else_is_told(deployed: Host) -> None:
     done = deployed.try_run("setpriv", "--reuid=1001", "--regid=1001", "--clear-groups", *RESTORE)
     assert done.returncode == 3
     assert "sudo" in done.stderr
 
 
+@OURS_ALONE
 def test_social_tables_come_back_while_the_site_writes(deployed: Host) -> None:
     deployed.run("systemctl", "start", "portfolio-backup-social@shop.service")
     before = int(ask(deployed, "SELECT count(*) FROM likes"))
@@ -270,6 +277,7 @@ def test_the_doctor_finds_the_host_in_order(deployed: Host) -> None:
         assert "grows without a limit" in done.stdout
 
 
+@OURS_ALONE
 @pytest.mark.parametrize("fault", ["timer", "archive", "side file"])
 def test_the_doctor_finds_what_is_wrong(deployed: Host, fault: str) -> None:
     harm, words, mend = {

@@ -9,12 +9,11 @@ import pytest
 from portfolio_ops.host import messages
 from portfolio_ops.store import timeline
 from tests.host.hosts import ROOT, Host
+from tests.host.selection import ANSIBLE_ALONE, OURS_ALONE
 from tests.host.test_b_restore import RESTORE, ask, mark, marked, require_well
 
 UNIT = "portfolio-archive@shop.service"
 WAL = f"{ROOT}/backups/wal"
-# What ansible does by itself is the same everywhere, and takes a minute each time.
-ONE_IS_ENOUGH = pytest.mark.parametrize("host", ["bookworm"], indirect=True)
 
 
 def find(host: Host, *conditions: str, show: str = "%P", folder: str = WAL) -> list[str]:
@@ -93,6 +92,7 @@ def test_a_timeline_begins_with_its_base_and_the_journal_tells(deployed: Host) -
     assert "every second of the database of site shop" in text
 
 
+@OURS_ALONE
 def test_under_load_increments_come_every_second(deployed: Host) -> None:
     require_archiving(deployed)
     commits = deployed.site_commits()
@@ -108,6 +108,7 @@ def test_under_load_increments_come_every_second(deployed: Host) -> None:
     )
 
 
+@OURS_ALONE
 def test_a_restart_goes_on_with_the_same_timeline(deployed: Host) -> None:
     require_archiving(deployed)
     deployed.stop_site()
@@ -127,6 +128,7 @@ def gallery_backups(host: Host) -> set[str]:
     return {name for name in host.files("event-triggered") if name.startswith("gallery-added-")}
 
 
+@OURS_ALONE
 def test_a_gallery_that_the_site_adds_is_backed_up(deployed: Host) -> None:
     """Seen under load, with no word from the backend."""
     require_archiving(deployed)
@@ -144,6 +146,7 @@ def test_a_gallery_that_the_site_adds_is_backed_up(deployed: Host) -> None:
     assert deployed.site()["errors"] == []
 
 
+@OURS_ALONE
 def test_the_archive_is_read_back_and_a_drill_restores_a_second_of_it(deployed: Host) -> None:
     deployed.run("systemctl", "start", "portfolio-backup-daily@shop.service")
     require_archiving(deployed)
@@ -249,6 +252,7 @@ def test_a_restore_in_place_under_load_begins_a_new_timeline_and_so_does_its_und
     assert events(deployed, messages.ARCHIVE_FAILED, since) == 0
 
 
+@OURS_ALONE
 def test_in_place_to_a_second_before_all_comments_were_deleted(deployed: Host) -> None:
     require_archiving(deployed)
     count = int(ask(deployed, "SELECT count(*) FROM comments"))
@@ -263,6 +267,7 @@ def test_in_place_to_a_second_before_all_comments_were_deleted(deployed: Host) -
     require_archiving(deployed)
 
 
+@OURS_ALONE
 def test_it_sleeps_while_the_site_does(deployed: Host) -> None:
     deployed.stop_site()
     try:
@@ -282,7 +287,7 @@ def test_it_sleeps_while_the_site_does(deployed: Host) -> None:
     require_archiving(deployed)
 
 
-@ONE_IS_ENOUGH
+@ANSIBLE_ALONE
 def test_a_change_restarts_it_and_a_site_may_do_without(deployed: Host) -> None:
     [shop, blog] = deployed.variables["portfolio_ops_sites"]
     pid = main_pid(deployed)

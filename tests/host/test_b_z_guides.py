@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.hosts import ROOT, Host
+from tests.host.selection import OURS_ALONE
 
 GUIDES = Path(__file__).parents[2] / "docs/how-to"
 
@@ -27,7 +28,7 @@ def test_every_command_of_a_guide_works(deployed: Host, name: str) -> None:
     assert deployed.site()["errors"] == []
 
 
-@pytest.mark.parametrize("host", ["trixie"], indirect=True)
+@OURS_ALONE
 def test_every_command_of_the_restore_by_hand_works(deployed: Host) -> None:
     done = deployed.run("bash", "-s", text=script("restore-by-hand.md"), timeout=200)
     assert "ok" in done.split()

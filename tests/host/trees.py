@@ -59,7 +59,12 @@ def _make(name: str, target: Path) -> None:
         check=True,
         stdin=subprocess.DEVNULL,
     )
-    unfinished.rename(target)
+    try:
+        unfinished.rename(target)
+    except OSError:
+        shutil.rmtree(unfinished)
+        if not target.exists():  # else somebody else has made it meanwhile
+            raise
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from portfolio_ops.host.journal import Log
 from portfolio_ops.restore import replay
 from portfolio_ops.restore.points import MomentPlan, plan_moment
 from portfolio_ops.restore.replay import bytes_needed, stage_moment
-from portfolio_ops.sqlite.increment import Cut, Increment
+from portfolio_ops.sqlite.increment import Cut, Cuts, Increment
 from portfolio_ops.sqlite.increment_content import extract
 from tests.integration.archive.archiver import archiving
 from tests.integration.archive.test_moments import GROW, NOTE
@@ -54,7 +54,7 @@ def test_a_wal_that_ends_early(plan: MomentPlan, tmp_path: Path, monkeypatch: py
 def test_a_database_of_another_size(plan: MomentPlan, tmp_path: Path) -> None:
     [(increment, cut)] = plan.pieces
     longer = replace(cut, pages=cut.pages + 1)
-    wrong = replace(increment, cuts=(*increment.cuts[:-1], longer))
+    wrong = replace(increment, cuts=Cuts.of([*increment.cuts[:-1], longer]))
     require_failure(replace(plan, pieces=((wrong, longer),)), tmp_path, "not replayed in full")
 
 

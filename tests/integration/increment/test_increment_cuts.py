@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from portfolio_ops.errors import RefusedError
 from portfolio_ops.sqlite import increment_content, increment_writer
-from portfolio_ops.sqlite.increment import Link, scan
+from portfolio_ops.sqlite.increment import Cuts, Link, scan
 from portfolio_ops.sqlite.increment_content import extract, verify
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.snapshot import Position
@@ -45,7 +45,7 @@ def test_every_cut_is_that_moment(tmp_path: Path, page_size: int, seed: int, *, 
                 writer = IncrementWriter.resume(path)
         writer.close()
         found = scan(path)
-        assert (found.cuts, found.torn, found.damaged) == (tuple(cuts), 0, "")
+        assert (found.cuts, found.torn, found.damaged) == (Cuts.of(cuts), 0, "")
         assert verify(found) == found
         for cut, image in zip(cuts, images, strict=True):
             assert restored(live.base, [found], cut, tmp_path) == image
@@ -123,7 +123,7 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
 def test_a_cut_of_another_file_is_not_extracted(tmp_path: Path) -> None:
     one = written(tmp_path / "a", head(512), small(512, 2))
     two = written(tmp_path / "b", head(512, timeline="t2"), small(512, 2))
-    with pytest.raises(ValueError, match="not in tuple"):
+    with pytest.raises(ValueError, match="of another file"):
         extract(one, two.cuts[0], tmp_path / "target")
     assert not (tmp_path / "target").exists()
 

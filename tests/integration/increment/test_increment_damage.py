@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from portfolio_ops.errors import NotFoundError, RefusedError, VerificationError
-from portfolio_ops.sqlite.increment import FORMAT, Increment, Link, NotAnIncrementError, gap, scan
+from portfolio_ops.sqlite.increment import FORMAT, Cuts, Increment, Link, NotAnIncrementError, gap, scan
 from portfolio_ops.sqlite.increment_content import extract, verify
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from tests.integration.increment.live import ORIGIN, content, head, small, written
@@ -209,7 +209,7 @@ def test_what_is_consistent_but_no_continuation_of_the_wal_is_found(made: Increm
     """A writer with a fault would write right hashes of wrong frames."""
     for change in ({"frames": 3}, {"frames": 1}, {"pages": 7}, {"checksum": (1, 2)}):
         wrong = replace(made.cuts[1], **change)
-        found = verify(replace(made, cuts=(made.cuts[0], wrong, *made.cuts[2:])))
+        found = verify(replace(made, cuts=Cuts.of([made.cuts[0], wrong, *made.cuts[2:]])))
         assert found.cuts == made.cuts[:1], change
         assert found.damaged
     found = verify(replace(made, cuts=made.cuts[1:]))
