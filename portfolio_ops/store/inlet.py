@@ -148,16 +148,17 @@ def _read(folder: int, name: str) -> Request | None:
         return None
     except OSError as error:
         raise _NoRequestError(f"it is no regular file that can be read ({error.strerror})") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _NoRequestError("it is no regular file")
         if status.st_size > _BYTES_MOST:
             raise _NoRequestError(f"it has {status.st_size:,} bytes, at most {_BYTES_MOST:,} are read")
-        try:
-            content = file.read(_BYTES_MOST + 1)
-        except OSError as error:
-            raise _NoRequestError(f"it cannot be read ({error.strerror})") from error
+        content = os.read(descriptor, _BYTES_MOST)
+    except OSError as error:
+        raise _NoRequestError(f"it cannot be read ({error.strerror})") from error
+    finally:
+        os.close(descriptor)
     # The same file after a crash is the same request.
     same = f"{name}\0{status.st_ino}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape")
     return _parsed(content, name, hashlib.sha256(same).hexdigest()[:32])
@@ -190,7 +191,13 @@ def _put_aside(root: Path, folder: int, name: str, reason: str) -> Refused:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     target = os.fsdecode(os.fsencode(f"{stamp}-{name}")[:_NAME_BYTES])
     with _folder(root, FAILED) as failed:
-        os.rename(name, target, src_dir_fd=folder, dst_dir_fd=failed)
+        try:
+            os.rename(name, target, src_dir_fd=folder, dst_dir_fd=failed)
+        except PermissionError:
+            # Somebody else's folder: another parent would be written into it. Here, hidden, it is in nobody's way either.
+            target = f"{_HIDDEN}{target}"
+            os.rename(name, target, src_dir_fd=folder, dst_dir_fd=folder)
+            return Refused(name, root / RUN / TRIGGERS / target, reason)
         # What is wrong is in the journal as well; without room for the note, the file is still out of the way.
         with contextlib.suppress(OSError):
             descriptor = os.open(
