@@ -142,7 +142,6 @@ class Yard:
         self._trace.unlink(missing_ok=True)
         ours = [sys.executable, "-c", "from portfolio_ops.cli.main import main; main()", "--config", str(self.file)]
         strace = ["strace", "-f", "-y", "-s", "0", "-o", str(self._trace), "-e", f"trace={','.join(ERRORS)}"]
-        strace += ["-e", "signal=none"]
         for each in inject:
             strace += ["-e", f"inject={each}"]
         return subprocess.Popen(

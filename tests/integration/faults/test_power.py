@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 
 from portfolio_ops.jobs.archive import archive
+from portfolio_ops.moment import exact
+from portfolio_ops.restore import points
 from portfolio_ops.restore.audit import State as Found
 from portfolio_ops.restore.audit import audit
 from tests.integration.faults.harness import CHANGES, Yard, require_tidy, state_of
@@ -124,11 +126,12 @@ def _cut_at(yard: Yard, disk: Disk, inject: str) -> bool:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         disk.cut()
+        # All that strace followed, and first: what is stopped would keep the pipes open.
+        for pid in {line.split()[0] for line in yard.trace().splitlines() if line}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
         process.kill()
         process.communicate()
-    for line in yard.trace().splitlines()[:1]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(line.split()[0]), signal.SIGKILL)
     disk.unmount()
     disk.mount()
     return stopped
@@ -164,8 +167,9 @@ def test_cut_under_load_the_archive_goes_on_or_says_that_it_begins_anew(
         assert all(piece.state is not Found.LOST for piece in pieces), (case, pieces)
         target = tmp_path / "restored"
         target.unlink(missing_ok=True)
+        last = exact(points.windows(yard.site)[-1].last)
         restored = subprocess.run(
-            [*_OURS, "--config", str(yard.file), "restore", "database", "--at", "now", "--to", str(target)],
+            [*_OURS, "--config", str(yard.file), "restore", "database", "--at", last, "--to", str(target)],
             capture_output=True,
             text=True,
             check=False,
