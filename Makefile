@@ -77,6 +77,7 @@ bench: $(VENV)/tests ## Side by side with the usual tools
 	$(BIN)/python -m benchmarks.rotation
 	$(BIN)/python -m benchmarks.restore
 	$(BIN)/python -m benchmarks.archive
+	$(BIN)/python -m benchmarks.api
 	$(BIN)/python -m benchmarks.points
 
 docs: $(VENV)/tests ## Write the reference pages from the code
