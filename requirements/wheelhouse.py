@@ -46,6 +46,7 @@ def lock() -> None:
         for machine in MACHINES:
             with tempfile.TemporaryDirectory() as folder:
                 _download(python, machine, Path(folder), *filter(None, pins))
+                _require_complete(python, machine, folder, *filter(None, pins))
                 for wheel in Path(folder).iterdir():
                     pin = "==".join(wheel.name.split("-")[:2])
                     hashes.setdefault(pin, set()).add(_sha256(wheel))
@@ -84,9 +85,19 @@ def build(output: Path, python: str, machine: str) -> dict[str, str | bool]:
 
 def _download(python: str, machine: str, target: Path, *what: str) -> None:
     """Fetch wheels, and wheels only, for another Python than this one."""
+    _pip("download", "--only-binary=:all:", "--no-deps", *_tags(python, machine), f"--dest={target}", *what)
+
+
+def _require_complete(python: str, machine: str, wheels: str, *pins: str) -> None:
+    """Let pip resolve the pins from these wheels alone: what each requires is among them, in a version that fits."""
+    alone = ("--isolated", "--no-index", f"--find-links={wheels}", "--only-binary=:all:")
+    with tempfile.TemporaryDirectory() as folder:
+        _pip("download", *alone, *_tags(python, machine), f"--dest={folder}", *pins)
+
+
+def _tags(python: str, machine: str) -> list[str]:
     platforms = [f"--platform={each}_{machine}" for each in ("manylinux2014", "manylinux_2_17", "manylinux_2_28")]
-    tags = (f"--python-version={python}", "--implementation=cp", f"--abi=cp{python.replace('.', '')}", *platforms)
-    _pip("download", "--only-binary=:all:", "--no-deps", *tags, f"--dest={target}", *what)
+    return [f"--python-version={python}", "--implementation=cp", f"--abi=cp{python.replace('.', '')}", *platforms]
 
 
 def _pip(*arguments: str) -> None:
