@@ -1,4 +1,4 @@
-"""Where nobody watches the folder of requests, a process of our own makes the backups."""
+"""Where no unit watches the folder of requests, a process of our own makes the backups."""
 
 import time
 from typing import TYPE_CHECKING
@@ -16,13 +16,13 @@ _APART = 2.0
 class Maker:
     """Sees to it that what is asked for is made.
 
-    Under systemd that is the path unit's work, and this does nothing.
+    Where the path unit is installed that is its work, and this does nothing: no backup can be made in the sandbox. A
+    watcher that was stopped is found by `status`.
     """
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        unit = timers.service_state(f"portfolio-gallery@{site.name}.path")
-        self._watched = unit is not None and unit.active == "active"
+        self._watched = timers.service_state(f"portfolio-gallery@{site.name}.path") is not None
         self._process: subprocess.Popen[bytes] | None = None
         self._began = float("-inf")
 

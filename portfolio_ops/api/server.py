@@ -119,12 +119,13 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, api: Api, idle: float) -> None:
         super().__init__(config)
-        self._api, self._idle = api, idle
+        self._api, self._idle = api, max(idle, _GRACE)  # whoever woke it is let in first
         self._busy = time.monotonic()
         self._closed: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        self._busy = time.monotonic()
         notify("READY=1\nSTATUS=Waiting for calls")
 
     async def on_tick(self, counter: int) -> bool:

@@ -206,7 +206,13 @@ def _put_aside(root: Path, folder: int, name: str, reason: str) -> Refused:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     target = os.fsdecode(os.fsencode(f"{stamp}-{name}")[:_NAME_BYTES])
     with _folder(root, FAILED) as failed:
-        os.rename(name, target, src_dir_fd=folder, dst_dir_fd=failed)
+        try:
+            os.rename(name, target, src_dir_fd=folder, dst_dir_fd=failed)
+        except PermissionError:
+            # Somebody else's folder: another parent would be written into it. Here, hidden, it is in nobody's way either.
+            target = f"{_HIDDEN}{target}"
+            os.rename(name, target, src_dir_fd=folder, dst_dir_fd=folder)
+            return Refused(name, root / RUN / TRIGGERS / target, reason)
         # What is wrong is in the journal as well; without room for the note, the file is still out of the way.
         with contextlib.suppress(OSError):
             descriptor = os.open(

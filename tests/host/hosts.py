@@ -57,6 +57,7 @@ BLOG: dict[str, Any] = {
     "social_tables": ["posts", "gone?"],
     "retention": {"daily": "10d", "minimum": 2},
     "schedule": {"daily": "04:30"},
+    "api": {"tcp": "127.0.0.1:8780"},
 }
 
 

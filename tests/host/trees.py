@@ -15,13 +15,13 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "portf
 
 _HOST = (
     "systemd,systemd-sysv,libpam-systemd,dbus,openssh-server,python3,python3-apt,python3-systemd,"
-    "sqlite3,zstd,tzdata,procps,iproute2,attr"
+    "sqlite3,zstd,tzdata,procps,iproute2,attr,curl"
 )
 PACKAGES = {
     "bookworm": _HOST,
     "trixie": f"{_HOST},docker.io,docker-cli,docker-compose,iptables,ca-certificates",
     # The backend's container image.
-    "image": "python3-minimal,libpython3-stdlib,tzdata",
+    "image": "python3-minimal,libpython3-stdlib,tzdata,nodejs",
 }
 _SUITES = {"image": "trixie"}
 
