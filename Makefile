@@ -10,7 +10,7 @@ APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recomm
 BASE_PACKAGES := python3-venv sqlite3 zstd
 # What the tests need beside it: filesystems, a booted host, real peers.
 TEST_PACKAGES := python3-systemd systemd systemd-container mmdebstrap xfsprogs btrfs-progs e2fsprogs \
-    openssh-client netcat-openbsd util-linux iproute2 strace gzip git
+    openssh-client netcat-openbsd util-linux iproute2 strace gzip git nodejs node-express nginx-light
 
 .PHONY: help demo test unit integration hosttest host lint faults soak bench docs lock wheel clean
 

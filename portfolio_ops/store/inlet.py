@@ -209,7 +209,7 @@ def _put_aside(root: Path, folder: int, name: str, reason: str) -> Refused:
         try:
             os.rename(name, target, src_dir_fd=folder, dst_dir_fd=failed)
         except PermissionError:
-            # Somebody else's folder: another parent would be written into it. Here, hidden, it is in nobody's way either.
+            # Somebody else's folder, which knows its parent and may not be written. Hidden, it is in nobody's way here.
             target = f"{_HIDDEN}{target}"
             os.rename(name, target, src_dir_fd=folder, dst_dir_fd=folder)
             return Refused(name, root / RUN / TRIGGERS / target, reason)

@@ -4,12 +4,17 @@ python3 backend.py ROOT     until SIGTERM; ROOT/state.json says how it is doing
 
 It is asked how it is at http://127.0.0.1:3000/health. Beside this file, `sick` makes it answer 503, and `deaf` makes it
 ignore SIGTERM, as a program does that is PID 1 of a container and asks for no signal.
+
+POST /galleries {"slug", "ask"} adds a gallery, and asks for a backup of that: over `http`, by a `file`, or not at all.
 """
 
+import contextlib
+import http.client
 import http.server
 import json
 import os
 import signal
+import socket
 import sqlite3
 import sys
 import threading
@@ -31,8 +36,49 @@ CREATE TABLE IF NOT EXISTS mirror(id INTEGER PRIMARY KEY, body TEXT);
 HERE = Path(__file__).parent
 
 
+class Connection(http.client.HTTPConnection):
+    """To the API of the host, through the folder that is mounted."""
+
+    def connect(self) -> None:
+        """Connect."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(Health.root / "run/portfolio-ops.sock"))
+
+
+def ask_over_http(slug: str) -> int:
+    """Ask for a backup, and wait for it; gives the answer's status."""
+    with contextlib.closing(Connection("localhost", timeout=60)) as connection:
+        body, headers = json.dumps({"galleryName": slug}), {"Content-Type": "application/json"}
+        connection.request("POST", "/api/admin/backup-on-gallery-add", body, headers)
+        return connection.getresponse().status
+
+
+def ask_by_file(slug: str) -> int:
+    """Ask for a backup, and do not wait."""
+    hidden = Health.root / f"run/triggers/.{slug}"
+    hidden.write_text("")
+    hidden.rename(hidden.with_name(slug))
+    return 0
+
+
+WAYS = {"http": ask_over_http, "file": ask_by_file}
+
+
 class Health(http.server.BaseHTTPRequestHandler):
-    """Whether it is well."""
+    """Whether it is well, and its one other endpoint."""
+
+    root: Path
+
+    def do_POST(self) -> None:
+        """Add a gallery."""
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with contextlib.closing(sqlite3.connect(self.root / "data/portfolio.sqlite", timeout=10)) as connection:
+            connection.execute("INSERT INTO galleries(slug) VALUES(?)", (wanted["slug"],))
+            connection.commit()
+        status = WAYS[wanted["ask"]](wanted["slug"]) if wanted["ask"] in WAYS else 0
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"status": status}).encode())
 
     def do_GET(self) -> None:
         """Answer."""
@@ -62,6 +108,7 @@ def main() -> None:
         stopping = True
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN if (HERE / "deaf").exists() else stop)
+    Health.root = root
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 3000), Health)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     commits, errors, told = 0, [], 0.0
