@@ -114,11 +114,16 @@ def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data
     [name] = deployed.run("ls", f"{root}/backups/daily").split()
     assert deployed.run("stat", "-c", "%u:%g", f"{root}/backups/daily/{name}").strip() == "1003:1004"
     deployed.run("systemctl", "start", "portfolio-logs-rotate@home.service", "portfolio-check@home.service")
+    socket, url = f"{root}/run/portfolio-ops.sock", "http://localhost/api/admin/backup-on-gallery-add"
+    call = ("curl", "-sS", "--unix-socket", socket, "-d", '{"galleryName": "below home"}', url)
+    assert '"message":"Gallery backup created successfully"' in deployed.run(*call)
 
     assert "blog" not in deployed.run("systemctl", "list-timers", "--all", "--no-pager", "portfolio-*")
     assert deployed.show("portfolio-archive@blog.service", "ActiveState") == "inactive"
     assert deployed.show("portfolio-archive@blog.service", "UnitFileState") == "disabled"
     assert deployed.show("portfolio-archive@home.service", "User") == "1003"
+    assert deployed.try_run("curl", "-sS", "http://127.0.0.1:8780/healthz").returncode == 7  # nobody listens for it
+    assert deployed.try_run("test", "-e", "/etc/portfolio-ops/credentials/blog-api-token").returncode != 0
     deployed.run("test", "-e", "/srv/blog/blog.db")
     assert deployed.run("ls", "/srv/blog/kept/daily").split()
     deployed.deploy()

@@ -287,14 +287,20 @@ def test_a_change_restarts_it_and_a_site_may_do_without(deployed: Host) -> None:
     [shop, blog] = deployed.variables["portfolio_ops_sites"]
     pid = main_pid(deployed)
     try:
-        deployed.deploy(portfolio_ops_sites=[{**shop, "retention": {"logs": "8d"}}, {**blog, "archive": False}])
+        without = {**blog, "archive": False, "api": {"enabled": False}}
+        deployed.deploy(portfolio_ops_sites=[{**shop, "retention": {"logs": "8d"}}, without])
         assert main_pid(deployed) not in {0, pid}
         unit = "portfolio-archive@blog.service"
         assert deployed.show(unit, "ActiveState") == "inactive"
         assert deployed.try_run("systemctl", "is-enabled", unit).stdout.strip() == "disabled"
+        for each in ("portfolio-api@blog.socket", "portfolio-gallery@blog.path"):
+            assert deployed.show(each, "ActiveState") == "inactive"
+            assert deployed.try_run("systemctl", "is-enabled", each).stdout.strip() == "disabled"
         deployed.run("systemctl", "start", "portfolio-check@blog.service")  # that is no finding
     finally:
         deployed.deploy()
     assert deployed.show(unit, "ActiveState") == "active"
     assert deployed.run("systemctl", "is-enabled", unit).strip() == "enabled"
+    for each in ("portfolio-api@blog.socket", "portfolio-gallery@blog.path"):
+        assert deployed.show(each, "ActiveState") == "active"
     require_archiving(deployed)

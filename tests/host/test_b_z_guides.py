@@ -17,7 +17,7 @@ def script(name: str) -> str:
     return "set -eux\n" + "".join(blocks).replace("/mnt/lupoportfolio/portfolio-prod", str(ROOT))
 
 
-@pytest.mark.parametrize("name", ["operate.md", "restore.md"])
+@pytest.mark.parametrize("name", ["operate.md", "container.md", "restore.md"])
 def test_every_command_of_a_guide_works(deployed: Host, name: str) -> None:
     deployed.until(lambda: bool(deployed.tool("list", "points")["windows"]), "there are moments to restore")
     time.sleep(5)

@@ -19,4 +19,11 @@ def test_remove_leaves_data_and_backups_alone(deployed: Host) -> None:
     assert deployed.try_run("pgrep", "-af", "[a]rchive run").stdout == "", deployed.run("journalctl", "-n", "100")
     assert deployed.run("systemctl", "list-timers", "--all", "--no-pager", "--no-legend", "portfolio-*").strip() == ""
     assert deployed.run("sh", "-c", "ls -d /opt/portfolio-ops /usr/local/lib/systemd/system/portfolio* || true") == ""
+    assert deployed.run("systemctl", "list-unit-files", "--no-legend", "portfolio*").strip() == ""
+    assert deployed.run("find", "/etc/systemd/system", "-name", "*portfolio*", "-not", "-type", "d") == ""
+    # What asked for backups finds nobody, and its folders stay for who has mounted them.
+    assert deployed.run("sh", "-c", f"ls {ROOT}/run /srv/blog/run").split().count("triggers") == 2
+    assert deployed.run("find", f"{ROOT}/run", "/srv/blog/run", "-not", "-type", "d") == ""
+    assert deployed.try_run("pgrep", "-af", "[p]ortfolio-ops .*serve").stdout == ""
+    assert ":8780" not in deployed.run("ss", "-ltn")
     assert "Failed" not in deployed.run("systemctl", "--failed", "--no-legend")

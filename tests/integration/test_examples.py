@@ -69,6 +69,11 @@ def galleries(site: Site) -> list[str]:
     return [name for each in found for name in each.metadata.details["names"]]
 
 
+def test_the_guide_shows_the_volumes_of_the_example() -> None:
+    example = (EXAMPLES / "compose.override.yaml").read_text().partition("\n")[2]
+    assert f"```yaml\n{example}```" in (EXAMPLES.parent / "how-to/container.md").read_text()
+
+
 def test_nodes_client_asks_for_a_backup_and_gets_it(activated: Activated, run: Path, site: Site) -> None:
     activated.start()
     done = node(run, str(EXAMPLES / "backup-client.mjs"), "Winter / 冬 '; rm -rf /")
