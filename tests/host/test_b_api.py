@@ -399,6 +399,8 @@ def test_after_all_this_nothing_has_failed_and_the_site_has_met_no_error(deploye
     failed = deployed.run("systemctl", "--failed", "--no-legend", "--plain")
     assert "portfolio-api" not in failed
     assert "portfolio-gallery" not in failed
+    # In its sandbox it can tell that a unit watches the folder, and it reads all that it needs.
+    assert [each["MESSAGE"] for each in deployed.journal(f"_SYSTEMD_UNIT={API}", "--priority=warning")] == []
     assert deployed.site()["errors"] == []
     owners = deployed.run("find", f"{ROOT}/data", f"{ROOT}/backups", "-printf", "%U:%G\\n").split()
     assert set(owners) == {"1001:1001"}
