@@ -216,6 +216,8 @@ class Droplet:
             env={
                 **os.environ,
                 "ANSIBLE_HOME": str(self.folder / "ansible"),
+                # Of this host alone: by its name, another run's host of the same name would answer.
+                "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.folder / "cp"),
                 "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=10s",
                 "ANSIBLE_NOCOLOR": "1",
             },

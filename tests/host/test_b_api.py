@@ -21,6 +21,10 @@ STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"  # SD_MESSAGE_UNIT_STARTING
 STATUS = "/api/admin/backup-status"
 OWNER = ("setpriv", "--reuid=1001", "--regid=1001", "--clear-groups")
 
+# What systemd has no part in is tried on one host only; the backend is a container on the second.
+ON_BOOKWORM = pytest.mark.parametrize("host", ["bookworm"], indirect=True)
+ON_TRIXIE = pytest.mark.parametrize("host", ["trixie"], indirect=True)
+
 # Callers that pause about as long as the server waits before it ends, all at the same time.
 CALLERS = """
 import http.client, random, socket, sys, threading, time
@@ -237,6 +241,7 @@ def test_what_is_no_request_is_put_aside_with_the_reason(deployed: Host) -> None
     deployed.run("sh", "-c", f"rm -r {ROOT}/run/failed/*")
 
 
+@ON_TRIXIE
 def test_the_backend_adds_galleries_and_asks_in_every_way(deployed: Host) -> None:
     before = made(deployed)
     for way, status in (("http", 200), ("file", 0), ("nothing", 0)):
@@ -250,7 +255,7 @@ def test_the_backend_adds_galleries_and_asks_in_every_way(deployed: Host) -> Non
     deployed.until(lambda: at_rest(deployed), "it ends")
 
 
-@pytest.mark.parametrize("host", ["trixie"], indirect=True)
+@ON_TRIXIE
 def test_nodes_client_in_the_container_with_the_volumes_of_the_guide(deployed: Host) -> None:
     volumes = (EXAMPLES / "compose.override.yaml").read_text().replace("/mnt/lupoportfolio/portfolio-prod", str(ROOT))
     assert str(ROOT) in volumes
@@ -279,10 +284,11 @@ def test_nodes_client_in_the_container_with_the_volumes_of_the_guide(deployed: H
     assert "Read-only file system" in done.stderr
 
 
+@ON_BOOKWORM
 def test_a_burst_loses_nobody(deployed: Host) -> None:
     wanted = [f"burst-{number}" for number in range(1000)]
     before = made(deployed, f"{BLOG}/kept")
-    script = f"cd {BLOG}/run/triggers && for i in $(seq 0 999); do : > .burst-$i; mv .burst-$i burst-$i; done"
+    script = f"cd {BLOG}/run/triggers && for i in $(seq 0 999); do : > burst-$i; done"
     deployed.run(*OWNER, "sh", "-c", script)
     unit = "portfolio-gallery@blog.service"
     deployed.until(lambda: not waiting(deployed, BLOG) and at_rest(deployed, unit), "all are made")
@@ -300,8 +306,8 @@ def test_it_ends_when_nobody_calls_and_no_call_is_lost_by_that(deployed: Host) -
     deployed.run("systemctl", "stop", API)
     since = deployed.now()
     try:
-        answered = deployed.run(*OWNER, "python3", "-", SOCKET, "7", "6", text=CALLERS).split()
-        assert answered == ["200"] * 24
+        answered = deployed.run(*OWNER, "python3", "-", SOCKET, "7", "4", text=CALLERS).split()
+        assert answered == ["200"] * 16
         deployed.until(lambda: at_rest(deployed, API), "it ends")
         assert starts(deployed, API, since) >= 2
         assert deployed.show(API, "Result") == "success"
@@ -351,30 +357,36 @@ def test_stopped_while_somebody_waits_it_says_where_to_ask_and_a_stopped_watcher
     assert ask(deployed, STATUS)[0] == 200
 
 
-@pytest.mark.parametrize("fault", ["configuration", "database"])
-def test_while_it_cannot_be_made_a_request_waits_without_a_hot_loop(deployed: Host, fault: str) -> None:
-    unit, harm, mend = "portfolio-gallery@blog.service", "", ""
-    if fault == "configuration":
-        harm, mend = "echo nonsense >> /etc/portfolio-ops/blog.toml", "sed -i '$d' /etc/portfolio-ops/blog.toml"
-    else:
-        harm, mend = f"mv {BLOG}/blog.db {BLOG}/away.db", f"mv {BLOG}/away.db {BLOG}/blog.db"
-    drop(deployed, unit, "[Service]\nRestartSec=2s\n")
-    deployed.run("sh", "-c", harm)
-    since = deployed.now()
+def test_a_broken_configuration_is_no_hot_loop_and_the_request_waits(deployed: Host) -> None:
+    file = "/etc/portfolio-ops/blog.toml"
+    made_once_mended(deployed, "mended", f"echo nonsense >> {file}", f"sed -i '$d' {file}")
+
+
+@ON_BOOKWORM
+def test_a_request_waits_for_a_database_that_is_not_there(deployed: Host) -> None:
+    made_once_mended(deployed, "back", f"mv {BLOG}/blog.db {BLOG}/away.db", f"mv {BLOG}/away.db {BLOG}/blog.db")
+
+
+def made_once_mended(host: Host, name: str, harm: str, mend: str) -> None:
+    unit = "portfolio-gallery@blog.service"
+    drop(host, unit, "[Service]\nRestartSec=1s\n")
+    host.run("sh", "-c", harm)
+    since = host.now()
     try:
-        trigger(deployed, f"while-{fault}", root=BLOG)
-        time.sleep(4)
-        assert 1 <= starts(deployed, unit, since) <= 3
-        assert deployed.show("portfolio-gallery@blog.path", "ActiveState") == "active"
+        trigger(host, name, root=BLOG)
+        time.sleep(3)
+        assert 1 <= starts(host, unit, since) <= 3
+        assert host.show("portfolio-gallery@blog.path", "ActiveState") == "active"
     finally:
-        deployed.run("sh", "-c", mend)
-    wanted = f"gallery-added-while-{fault}-"
-    deployed.until(lambda: any(name.startswith(wanted) for name in made(deployed, f"{BLOG}/kept")), "it is made")
-    deployed.until(lambda: at_rest(deployed, unit), "it ends")
-    drop(deployed, unit, "", remove=True)
-    assert waiting(deployed, BLOG) == ""
+        host.run("sh", "-c", mend)
+    wanted = f"gallery-added-{name}-"
+    host.until(lambda: any(each.startswith(wanted) for each in made(host, f"{BLOG}/kept")), "it is made")
+    host.until(lambda: at_rest(host, unit), "it ends")
+    drop(host, unit, "", remove=True)
+    assert waiting(host, BLOG) == ""
 
 
+@ON_TRIXIE
 def test_a_request_waits_for_room_on_the_disk(deployed: Host) -> None:
     drop(deployed, GALLERY, "[Service]\nRestartSec=2s\n")
     before = made(deployed)
