@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from portfolio_ops.sqlite.increment import RAW, Cut, Head, Link, chained, encode_fields, encode_head
+from portfolio_ops.sqlite.cuts import Cut, chained, encode_fields
+from portfolio_ops.sqlite.increment import RAW, Head, Link, encode_head
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import timeline
 from portfolio_ops.store.artifact import Content, Kind, Metadata, encode_trailer

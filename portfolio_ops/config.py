@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from portfolio_ops import setting as checks
 from portfolio_ops.errors import ConfigurationError, NotFoundError, UsageError
 
 DIRECTORY = Path("/etc/portfolio-ops")
@@ -21,10 +22,6 @@ ENVIRONMENT = "PORTFOLIO_OPS_CONFIG"
 
 _STATE = ".portfolio-ops"
 _SITE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-_DURATION = re.compile(r"(\d+)([smhdw])")
-_CREDENTIAL = re.compile(r"credential:[A-Za-z0-9_.-]+")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_LONGEST = timedelta(days=36525)
 
 
 @dataclass(frozen=True)
@@ -162,146 +159,47 @@ class Site:
         return self.backups / _STATE
 
 
-def parse_duration(text: str) -> timedelta:
-    """A duration such as `30d`, `12w`, `36h`, or several parts: `1w 3d`.
-
-    Raises:
-        ValueError: It is not of that form, is zero, or is longer than a century.
-    """
-    parts = text.split()
-    matches = [_DURATION.fullmatch(part) for part in parts]
-    if not parts or not all(matches):
-        raise ValueError(f"{text!r} is not a duration; write a number and s, m, h, d or w, for example 30d")
-    total = timedelta()
-    for match in matches:
-        if match is not None:
-            if len(match[1]) > 10:  # noqa: PLR2004  (a century has ten digits of seconds; timedelta overflows later)
-                raise ValueError(f"{text!r} is longer than a century")
-            total += timedelta(**{_UNITS[match[2]]: int(match[1])})
-    if not timedelta() < total <= _LONGEST:
-        raise ValueError(f"{text!r} must be more than nothing and at most a century")
-    return total
-
-
-def format_duration(value: timedelta) -> str:
-    """The shortest form that `parse_duration` reads back: `30d`, `12w`, `36h`."""
-    seconds = int(value.total_seconds())
-    for letter, length in (("w", 604800), ("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds % length == 0 and (letter != "w" or seconds > 30 * 86400):
-            return f"{seconds // length}{letter}"
-    return f"{seconds}s"
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError('must be text, for example "data/portfolio.sqlite"')
-    return value
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item and "\0" not in item for item in value):
-        raise ValueError('must be a list of texts, for example ["logs/backend.log"]')
-    if len(set(value)) != len(value):
-        raise ValueError("names something twice")
-    return tuple(value)
-
-
-def _duration(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError('must be a duration in quotes, for example "30d"')  # noqa: TRY004  (one error type for all faults)
-    parse_duration(value)
-    return value
-
-
-def _budget(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[1-9]\d{0,3}ms", value):
-        raise ValueError('must be milliseconds in quotes, for example "50ms"')
-    return value
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1000:  # noqa: PLR2004
-        raise ValueError("must be a whole number from 1 to 1000")
-    return value
-
-
-def _argv(value: Any) -> tuple[str, ...]:
-    words = value if isinstance(value, list) else []
-    if not words or not all(isinstance(word, str) and "\0" not in word for word in words):
-        raise ValueError('must be a program and its arguments as a list, for example ["systemctl", "stop", "backend"]')
-    return tuple(words)
-
-
-def _url(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s/]+\S*", value):
-        raise ValueError('must be a URL, for example "http://127.0.0.1:3000/health"')
-    return value
-
-
-def _address(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[^\s@,]+(@[^\s@,]+)?", value):
-        raise ValueError('must be one mail address, for example "owner@example.org"')
-    return value
-
-
-def _secret_url(value: Any) -> str:
-    if isinstance(value, str) and _CREDENTIAL.fullmatch(value):
-        return value
-    try:
-        return _url(value)
-    except ValueError as error:
-        raise ValueError(f'{error}, or the name of a systemd credential: "credential:webhook"') from None
-
-
-def _credential(value: Any) -> str:
-    if not isinstance(value, str) or not _CREDENTIAL.fullmatch(value):
-        raise ValueError(
-            'must name a systemd credential, for example "credential:api-token": anybody may read this file'
-        )
-    return value
-
-
 _REQUIRED = object()
 _SCHEMA: dict[str, dict[str, tuple[Callable[[Any], Any], Any]]] = {
     "site": {
-        "root": (_text, _REQUIRED),
-        "database": (_text, "data/portfolio.sqlite"),
-        "backups": (_text, "backups"),
+        "root": (checks.text, _REQUIRED),
+        "database": (checks.text, "data/portfolio.sqlite"),
+        "backups": (checks.text, "backups"),
     },
-    "logs": {"files": (_texts, ("logs/backend.log",))},
-    "social": {"tables": (_texts, ("comments", "likes", "user_sessions", "social_interactions"))},
+    "logs": {"files": (checks.texts, ("logs/backend.log",))},
+    "social": {"tables": (checks.texts, ("comments", "likes", "user_sessions", "social_interactions"))},
     "retention": {
-        "daily": (_duration, "30d"),
-        "social": (_duration, "12w"),
-        "event": (_duration, "90d"),
-        "logs": (_duration, "7d"),
-        "wal": (_duration, "30d"),
-        "minimum": (_count, 3),
+        "daily": (checks.duration, "30d"),
+        "social": (checks.duration, "12w"),
+        "event": (checks.duration, "90d"),
+        "logs": (checks.duration, "7d"),
+        "wal": (checks.duration, "30d"),
+        "minimum": (checks.count, 3),
     },
-    "archive": {"stall_budget": (_budget, "50ms")},
-    "gallery": {"table": (_text, ""), "name": (_text, "")},
+    "archive": {"stall_budget": (checks.budget, "50ms")},
+    "gallery": {"table": (checks.text, ""), "name": (checks.text, "")},
     "backend": {
-        "compose": (_text, ""),
-        "service": (_text, "backend"),
-        "stop": (_argv, ()),
-        "start": (_argv, ()),
-        "status": (_argv, ()),
-        "health": (_url, ""),
-        "patience": (_duration, "60s"),
+        "compose": (checks.text, ""),
+        "service": (checks.text, "backend"),
+        "stop": (checks.argv, ()),
+        "start": (checks.argv, ()),
+        "status": (checks.argv, ()),
+        "health": (checks.url, ""),
+        "patience": (checks.duration, "60s"),
     },
     "alert": {
-        "webhook": (_secret_url, ""),
-        "mail": (_address, ""),
-        "command": (_argv, ()),
-        "ping": (_secret_url, ""),
+        "webhook": (checks.secret_url, ""),
+        "mail": (checks.address, ""),
+        "command": (checks.argv, ()),
+        "ping": (checks.secret_url, ""),
     },
     "drill": {
-        "checks": (_texts, ()),
-        "scratch": (_text, ""),
+        "checks": (checks.texts, ()),
+        "scratch": (checks.text, ""),
     },
     "api": {
-        "token": (_credential, ""),
-        "wait": (_duration, "50s"),
+        "token": (checks.credential, ""),
+        "wait": (checks.duration, "50s"),
     },
 }
 
@@ -407,7 +305,7 @@ def _backend_faults(values: dict[str, Any]) -> list[str]:
 def _site(name: str, file: Path, values: dict[str, Any], settings: list[Setting]) -> Site:
     root = Path(values["site.root"])
     durations = {
-        kind: parse_duration(values[f"retention.{kind}"]) for kind in _SCHEMA["retention"] if kind != "minimum"
+        kind: checks.parse_duration(values[f"retention.{kind}"]) for kind in _SCHEMA["retention"] if kind != "minimum"
     }
     return Site(
         name=name,
@@ -428,14 +326,14 @@ def _site(name: str, file: Path, values: dict[str, Any], settings: list[Setting]
         ),
         archive=Archive(timedelta(milliseconds=int(values["archive.stall_budget"].removesuffix("ms")))),
         gallery=Gallery(values["gallery.table"], values["gallery.name"]) if values["gallery.table"] else None,
-        api=Api(values["api.token"].removeprefix("credential:"), parse_duration(values["api.wait"])),
+        api=Api(values["api.token"].removeprefix("credential:"), checks.parse_duration(values["api.wait"])),
         settings=tuple(settings),
     )
 
 
 def _backend(values: dict[str, Any]) -> Backend:
     folder, service = values["backend.compose"], values["backend.service"]
-    health, patience = values["backend.health"], parse_duration(values["backend.patience"])
+    health, patience = values["backend.health"], checks.parse_duration(values["backend.patience"])
     if folder:
         # Options and service are separate words; a service that begins with a dash cannot become an option.
         compose = ("docker", "compose", "--project-directory", folder)

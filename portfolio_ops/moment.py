@@ -7,8 +7,8 @@ left out. Such times are refused and never guessed, for a restore is to go back 
 import re
 from datetime import UTC, date, datetime, timedelta, tzinfo
 
-from portfolio_ops.config import parse_duration
 from portfolio_ops.errors import UsageError
+from portfolio_ops.setting import parse_duration
 
 EXAMPLES = "2025-10-14, '2025-10-14 14:30', 2025-10-14T12:30:00Z, '2h ago', 'yesterday 04:00' or @1760445000"
 

@@ -7,13 +7,13 @@ import click
 
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
-from portfolio_ops.config import parse_duration
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.jobs.daily import backup_daily
 from portfolio_ops.jobs.gallery import backup_gallery
 from portfolio_ops.jobs.requested import make_requested
 from portfolio_ops.jobs.run import Outcome
 from portfolio_ops.jobs.social import backup_social
+from portfolio_ops.setting import parse_duration
 
 
 class Wait(click.ParamType[timedelta]):

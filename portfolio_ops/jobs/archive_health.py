@@ -9,7 +9,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.timers import archive_is_off
 from portfolio_ops.jobs.run import ARCHIVING
-from portfolio_ops.sqlite.increment import Cut
+from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.look import change_counter_of
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.sqlite.wal_index import wal_index_of

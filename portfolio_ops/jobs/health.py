@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from portfolio_ops.config import Site, format_duration
+from portfolio_ops.config import Site
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import free_bytes, remove_temporaries, reserve_bytes
 from portfolio_ops.host.journal import Log
@@ -13,6 +13,7 @@ from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.drill import Report
 from portfolio_ops.jobs.run import BASE, DRILL, JOBS, Job, Watched
 from portfolio_ops.restore import record
+from portfolio_ops.setting import format_duration
 from portfolio_ops.store import catalogue, lock, requests, runs, verified
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.catalogue import Problem

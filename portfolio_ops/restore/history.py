@@ -21,7 +21,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
-from portfolio_ops.sqlite.increment import RAW, Cut, Increment, gap
+from portfolio_ops.sqlite.cuts import Cut
+from portfolio_ops.sqlite.increment import RAW, Increment, gap
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import timeline as timelines
 from portfolio_ops.store.artifact import Artifact

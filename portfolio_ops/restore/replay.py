@@ -16,7 +16,8 @@ from portfolio_ops.restore.stage import Staged, decode_to, stage_database
 from portfolio_ops.restore.swap import side
 from portfolio_ops.sqlite.check import check_database
 from portfolio_ops.sqlite.connection import SIDES, explained
-from portfolio_ops.sqlite.increment import Cut, Increment
+from portfolio_ops.sqlite.cuts import Cut
+from portfolio_ops.sqlite.increment import Increment
 from portfolio_ops.sqlite.increment_content import extract, verify
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.store.artifact import Artifact

@@ -21,38 +21,26 @@ import json
 import os
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from portfolio_ops import __version__
 from portfolio_ops.errors import RefusedError, VerificationError
 from portfolio_ops.host.files import open_regular
+from portfolio_ops.sqlite.cuts import RECORD, Cuts, chain_of, follows, length_of
 from portfolio_ops.sqlite.snapshot import Position
-from portfolio_ops.sqlite.wal_header import SALTS, Checksum, encode_header
+from portfolio_ops.sqlite.wal_header import SALTS, encode_header
 
 FORMAT = 1
 
 RAW = 1
 """Resolution in seconds of a file that was written from a live WAL; files that were merged have a coarser one."""
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-
 _KIND = "increment"
 _HEAD = struct.Struct("<II8s32s")  # magic, length of what follows, signature, sha-256 of the text behind it
 _HEAD_MAGIC, _HEAD_SIGNATURE = 0x184D2A5D, b"pf-wal\x00\x01"
 _HEAD_MOST = 64 << 10
-_FIELDS = struct.Struct("<II8sq8sI8sIIIQ32s2I")
-_CHAIN = 32
-_RECORD = _FIELDS.size + _CHAIN
-_LENGTH = struct.Struct("<Q")
-_LENGTH_AT = struct.calcsize("<II8sq8sI8sIII")
-_SEEN_ONLY = struct.Struct(f"<16xq{_RECORD - 24}x")
-_SALTS_ONLY = struct.Struct(f"<36x8s{_RECORD - 44}x")
-_RECORD_MAGIC, _RECORD_SIGNATURE = 0x184D2A5E, b"pf-cut\x00\x01"
 _RAW_FRAME = bytes.fromhex("28b52ffd 20 20 010100")
 """What makes 32 bytes a zstd frame: magic, no checksum, their number, one block as it is (RFC 8878, section 3.1.1).
 
@@ -97,111 +85,6 @@ class Head:
     page_size: int
     resolution: int
     predecessor: Link | None
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The end of a flush: a moment to which the database can be brought.
-
-    Attributes:
-        seen: When this state was seen, UTC, to the microsecond.
-        since: The state from which on pages changed: the one before.
-        position: The state itself.
-        pages: Size of the database in pages.
-        frames: How many frames of the WAL the flush has.
-        length: Of the zstd frame they are in, which ends at `end`; in bytes.
-        sha256: Of that zstd frame.
-        end: How many bytes of the file are needed for this moment.
-        checksum: The WAL's running checksum after it.
-        chain: SHA-256 of the chain before and of the record of this cut.
-    """
-
-    seen: datetime
-    since: Position
-    position: Position
-    pages: int
-    frames: int
-    length: int
-    sha256: bytes
-    end: int
-    checksum: Checksum
-    chain: bytes
-
-
-class Cuts(Sequence[Cut]):
-    """The cuts of a file, in the order in which they were written, as its records: one is made when it is asked for.
-
-    A month of a busy site has more than 100,000 of them. Most questions are about a few, or about one number of each.
-
-    Args:
-        records: One behind the other.
-        ends: Where the flush of each ends in the file.
-    """
-
-    def __init__(self, records: bytes = b"", ends: Iterable[int] = ()) -> None:
-        self.records = records
-        self._ends = array("Q", ends)
-
-    @classmethod
-    def of(cls, cuts: Iterable[Cut]) -> "Cuts":
-        """Some cuts, wherever they come from."""
-        made = list(cuts)
-        return cls(b"".join(encode_fields(cut) + cut.chain for cut in made), [cut.end for cut in made])
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    @overload
-    def __getitem__(self, index: int) -> Cut: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Cuts": ...
-    def __getitem__(self, index: int | slice) -> "Cut | Cuts":
-        if isinstance(index, int):
-            number = range(len(self))[index]
-            return _cut(self.records[number * _RECORD : (number + 1) * _RECORD], self._ends[number])
-        start, stop, step = index.indices(len(self))
-        if step != 1:
-            raise ValueError("cuts are taken in a row")
-        return Cuts(self.records[start * _RECORD : stop * _RECORD], self._ends[start:stop])
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Cuts):
-            return (self.records, self._ends) == (other.records, other._ends)
-        return isinstance(other, Sequence) and tuple(self) == tuple(other)
-
-    def __hash__(self) -> int:
-        return hash(self.records)
-
-    def index(self, value: Cut, start: int = 0, stop: int | None = None) -> int:
-        """Which one it is: no two have the same chain, by which one is found without looking at each.
-
-        Raises:
-            ValueError: It is none of them.
-        """
-        at = self.records.find(value.chain)
-        while at >= 0:
-            number, rest = divmod(at - _FIELDS.size, _RECORD)
-            if rest == 0 and number in range(len(self))[start:stop] and self[number] == value:
-                return number
-            at = self.records.find(value.chain, at + 1)
-        raise ValueError("it is the cut of another file")
-
-    def moments(self) -> list[int]:
-        """When each was seen, in microseconds since 1970."""
-        return [seen for (seen,) in _SEEN_ONLY.iter_unpack(self.records)]
-
-    def generations(self) -> list[tuple[str, range]]:
-        """The generations of the WAL in which they end, by their salts, and which cuts those are."""
-        found: list[tuple[str, range]] = []
-        before, start = b"", 0
-        for number, (salts,) in enumerate(_SALTS_ONLY.iter_unpack(self.records)):
-            if salts != before:
-                if number:
-                    found.append((before.hex(), range(start, number)))
-                before, start = salts, number
-        if self:
-            found.append((before.hex(), range(start, len(self))))
-        return found
 
 
 @dataclass(frozen=True)
@@ -268,25 +151,6 @@ def encode_head(head: Head) -> tuple[bytes, bytes]:
     frame = _HEAD.pack(_HEAD_MAGIC, _HEAD.size - 8 + len(text), _HEAD_SIGNATURE, digest) + text
     chain = hashlib.sha256(frame).digest()
     return frame + _wal_header(head.page_size, chain), chain
-
-
-def encode_fields(cut: Cut) -> bytes:
-    """The record of a cut, but for its chain, which follows."""
-    return _FIELDS.pack(
-        _RECORD_MAGIC,
-        _RECORD - 8,
-        _RECORD_SIGNATURE,
-        (cut.seen - EPOCH) // MICROSECOND,
-        *(bytes.fromhex(cut.since.salts), cut.since.frame),
-        *(bytes.fromhex(cut.position.salts), cut.position.frame),
-        *(cut.pages, cut.frames, cut.length, cut.sha256),
-        *cut.checksum,
-    )
-
-
-def chained(chain: bytes, fields: bytes) -> bytes:
-    """The chain after a record, given the chain before it."""
-    return hashlib.sha256(chain + fields).digest()
 
 
 def scan(path: Path, remembered: bytes = b"") -> Increment:
@@ -393,40 +257,22 @@ def _read_cuts(descriptor: int, size: int, chain: bytes, at: int, remembered: by
     """The whole cuts of a file of `size` bytes from byte `at` on, and what is wrong behind them."""
     records, ends = bytearray(), array("Q")
     while True:
-        known = remembered[len(records) : len(records) + _RECORD]
-        record = known if len(known) == _RECORD else os.pread(descriptor, _RECORD, at)
-        if len(record) != _RECORD:
+        known = remembered[len(records) : len(records) + RECORD]
+        record = known if len(known) == RECORD else os.pread(descriptor, RECORD, at)
+        if len(record) != RECORD:
             break
-        after = record[_FIELDS.size :]
-        if chained(chain, record[: _FIELDS.size]) != after:
+        if not follows(record, chain):
             if known:
                 remembered = b""
                 continue
             return Cuts(bytes(records), ends), _doubt(descriptor, size, at)
-        end = at + _RECORD + _LENGTH.unpack_from(record, _LENGTH_AT)[0]
+        end = at + RECORD + length_of(record)
         if end > size:
             break
         records += record
         ends.append(end)
-        at, chain = end, after
+        at, chain = end, chain_of(record)
     return Cuts(bytes(records), ends), ""
-
-
-def _cut(record: bytes, end: int) -> Cut:
-    """The cut of a record, whose flush ends at byte `end`."""
-    _, _, _, seen, since, since_frame, salts, frame, pages, frames, length, sha256, s0, s1 = _FIELDS.unpack_from(record)
-    return Cut(
-        EPOCH + seen * MICROSECOND,
-        Position(since.hex(), since_frame),
-        Position(salts.hex(), frame),
-        pages,
-        frames,
-        length,
-        sha256,
-        end,
-        (s0, s1),
-        record[_FIELDS.size :],
-    )
 
 
 def _doubt(descriptor: int, size: int, at: int) -> str:

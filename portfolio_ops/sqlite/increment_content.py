@@ -12,7 +12,8 @@ import zstandard
 
 from portfolio_ops.errors import VerificationError
 from portfolio_ops.host.files import open_regular
-from portfolio_ops.sqlite.increment import Cut, Increment
+from portfolio_ops.sqlite.cuts import Cut
+from portfolio_ops.sqlite.increment import Increment
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.sqlite.wal_encoder import Encoder
 

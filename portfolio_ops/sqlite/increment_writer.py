@@ -16,7 +16,8 @@ import zstandard
 
 from portfolio_ops.errors import RefusedError, VerificationError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory, open_regular
-from portfolio_ops.sqlite.increment import Cut, Cuts, Head, Increment, Link, chained, encode_fields, encode_head, scan
+from portfolio_ops.sqlite.cuts import Cut, Cuts, chained, encode_fields
+from portfolio_ops.sqlite.increment import Head, Increment, Link, encode_head, scan
 from portfolio_ops.sqlite.increment_content import verify
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.wal import FRAME_HEADER

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from portfolio_ops.config import Retention, format_duration
+from portfolio_ops.config import Retention
+from portfolio_ops.setting import format_duration
 from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from portfolio_ops import config
 from portfolio_ops.errors import ConfigurationError, NotFoundError, UsageError
+from portfolio_ops.setting import format_duration, parse_duration
 
 
 def written(folder: Path, text: str, name: str = "shop.toml") -> Path:
@@ -99,13 +100,13 @@ def test_optional_tables_end_in_a_question_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1.5d", "0d", "30D", "9" * 30 + "w", "1d,2h", "200000d"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|century|nothing"):
-        config.parse_duration(text)
+        parse_duration(text)
 
 
 @given(st.integers(1, 36525 * 86400))
 def test_durations_survive_being_written_and_read(seconds: int) -> None:
     value = timedelta(seconds=seconds)
-    assert config.parse_duration(config.format_duration(value)) == value
+    assert parse_duration(format_duration(value)) == value
 
 
 def test_the_site_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from portfolio_ops.config import parse_duration
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.host import timers
 from portfolio_ops.jobs import follow
 from portfolio_ops.jobs.run import DRILL, JOBS
+from portfolio_ops.setting import parse_duration
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 JOB_UNITS = ("portfolio-backup-daily@", "portfolio-backup-social@", "portfolio-logs-rotate@")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from portfolio_ops.config import Site
-from portfolio_ops.sqlite.increment import RAW, Cut, Head, Link
+from portfolio_ops.sqlite.cuts import Cut
+from portfolio_ops.sqlite.increment import RAW, Head, Link
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.pin import Pin, pinned
 from portfolio_ops.sqlite.snapshot import Position

@@ -23,7 +23,8 @@ from portfolio_ops import config
 from portfolio_ops.config import Site
 from portfolio_ops.host.journal import Log
 from portfolio_ops.restore.stage import decode_to
-from portfolio_ops.sqlite.increment import Cut, Increment
+from portfolio_ops.sqlite.cuts import Cut
+from portfolio_ops.sqlite.increment import Increment
 from portfolio_ops.sqlite.increment_content import extract
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import catalogue, timeline

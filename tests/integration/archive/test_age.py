@@ -24,7 +24,7 @@ from portfolio_ops.jobs.daily import backup_daily
 from portfolio_ops.restore import points
 from portfolio_ops.restore.expiry import expired
 from portfolio_ops.sqlite import merge
-from portfolio_ops.sqlite.increment import Cut
+from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store.lock import held
 from tests.integration.archive import archiver as helper

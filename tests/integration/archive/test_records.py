@@ -9,7 +9,7 @@ import pytest
 
 from portfolio_ops.config import Site
 from portfolio_ops.restore import audit, points
-from portfolio_ops.sqlite import increment
+from portfolio_ops.sqlite.cuts import RECORD, Cuts
 from portfolio_ops.sqlite.increment import scan
 from portfolio_ops.store import records, timeline
 from tests.integration.archive.archiver import archiving
@@ -41,7 +41,7 @@ def reads(site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[int, object]:
 
     def counted(descriptor: int, length: int, at: int) -> bytes:
         nonlocal count
-        count += length == increment._RECORD
+        count += length == RECORD
         return pread(descriptor, length, at)
 
     with monkeypatch.context() as patch:
@@ -125,7 +125,7 @@ def test_cuts_are_what_was_written(site: Site, files: list[Path]) -> None:
     [found] = [timeline.read(site.backups, name) for name in timeline.ids(site.backups)]
     for each in found.increments:
         cuts = tuple(each.cuts)
-        assert increment.Cuts.of(cuts) == each.cuts == cuts
+        assert Cuts.of(cuts) == each.cuts == cuts
         assert [each.cuts.index(cut) for cut in cuts] == [0, 1, 2]
         assert each.cuts[-2:] == cuts[1:]
         with pytest.raises(ValueError, match="of another file"):

@@ -11,7 +11,8 @@ from portfolio_ops.host.journal import Log
 from portfolio_ops.restore import replay
 from portfolio_ops.restore.points import MomentPlan, plan_moment
 from portfolio_ops.restore.replay import bytes_needed, stage_moment
-from portfolio_ops.sqlite.increment import Cut, Cuts, Increment
+from portfolio_ops.sqlite.cuts import Cut, Cuts
+from portfolio_ops.sqlite.increment import Increment
 from portfolio_ops.sqlite.increment_content import extract
 from tests.integration.archive.archiver import archiving
 from tests.integration.archive.test_moments import GROW, NOTE

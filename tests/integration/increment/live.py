@@ -11,7 +11,8 @@ from typing import Self
 
 import apsw
 
-from portfolio_ops.sqlite.increment import Cut, Head, Increment, Link, scan
+from portfolio_ops.sqlite.cuts import Cut
+from portfolio_ops.sqlite.increment import Head, Increment, Link, scan
 from portfolio_ops.sqlite.increment_content import extract
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.snapshot import Position

@@ -13,8 +13,9 @@ from typing import BinaryIO, cast
 
 import apsw
 
+from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.difference import Difference, PageHashes
-from portfolio_ops.sqlite.increment import Cut, Head, Increment, scan
+from portfolio_ops.sqlite.increment import Head, Increment, scan
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.look import Looker, opened
 from portfolio_ops.sqlite.snapshot import Position

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from portfolio_ops.errors import RefusedError
 from portfolio_ops.sqlite import increment_content, increment_writer
-from portfolio_ops.sqlite.increment import Cuts, Link, scan
+from portfolio_ops.sqlite.cuts import Cuts
+from portfolio_ops.sqlite.increment import Link, scan
 from portfolio_ops.sqlite.increment_content import extract, verify
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.snapshot import Position

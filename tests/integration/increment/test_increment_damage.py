@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from portfolio_ops.errors import NotFoundError, RefusedError, VerificationError
-from portfolio_ops.sqlite.increment import FORMAT, Cuts, Increment, Link, NotAnIncrementError, gap, scan
+from portfolio_ops.sqlite.cuts import Cuts
+from portfolio_ops.sqlite.increment import FORMAT, Increment, Link, NotAnIncrementError, gap, scan
 from portfolio_ops.sqlite.increment_content import extract, verify
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from tests.integration.increment.live import ORIGIN, content, head, small, written

@@ -12,7 +12,8 @@ from time import sleep
 import pytest
 
 from portfolio_ops.errors import VerificationError
-from portfolio_ops.sqlite.increment import Cut, scan
+from portfolio_ops.sqlite.cuts import Cut
+from portfolio_ops.sqlite.increment import scan
 from portfolio_ops.sqlite.increment_content import extract, verify
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.snapshot import Position
