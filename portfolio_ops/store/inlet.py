@@ -75,7 +75,9 @@ def put(root: Path, request: Request) -> None:
 
 
 def drain(root: Path, take: Callable[[Request], None]) -> list[Refused]:
-    """Take every request that lies there, and put everything else aside. Afterwards the folder is empty.
+    """Take every request that lies there, and put everything else aside.
+
+    Of more than 10,000 files, so many: whoever adds files without end does not keep it from coming to its end.
 
     Args:
         take: Called with each before its file is deleted. It must be durable then, and may be called again with the
@@ -88,17 +90,16 @@ def drain(root: Path, take: Callable[[Request], None]) -> list[Refused]:
     refused: list[Refused] = []
     with _folder(root, TRIGGERS) as folder:
         _sweep(folder)
-        while names := _names(folder):
-            for name in names:
+        for name in _names(folder):
+            # What is exchanged or removed meanwhile is seen the next time, if it is still there.
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 try:
                     request = _read(folder, name)
                 except _NoRequestError as error:
                     refused.append(_put_aside(root, folder, name, str(error)))
                 else:
-                    if request is not None:
-                        take(request)
-                        with contextlib.suppress(FileNotFoundError):
-                            os.unlink(name, dir_fd=folder)
+                    take(request)
+                    os.unlink(name, dir_fd=folder)
     return refused
 
 
@@ -155,12 +156,12 @@ def _folder(root: Path, name: str) -> Iterator[int]:
             os.close(descriptor)
 
 
-def _read(folder: int, name: str) -> Request | None:
-    """The request that a file is; None if it is gone again."""
+def _read(folder: int, name: str) -> Request:
+    """The request that a file is."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
-        return None
+        raise
     except OSError as error:
         raise _NoRequestError(f"it is no regular file that can be read ({error.strerror})") from error
     try:

@@ -106,6 +106,31 @@ def test_a_burst_loses_nobody_and_shares_backups(site: Site, triggers: Path) -> 
     assert requests.waiting(site.state) == []
 
 
+def test_more_than_are_taken_at_once_are_all_taken(site: Site, triggers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inlet, "_AT_ONCE", 5)
+    for number in range(12):
+        drop(triggers, f"gallery {number}")
+    make_requested(site, wait=WAIT)
+    assert names(site) == sorted(f"gallery {number}" for number in range(12))
+
+
+def test_what_is_exchanged_while_it_is_taken_is_seen_the_next_time(site: Site, triggers: Path) -> None:
+    """As whoever owns the folder may do between any two steps of ours."""
+    for name in ("gone", "changed", "kept"):
+        drop(triggers, name)
+
+    def take(request: requests.Request) -> None:
+        if request.name == "gone":
+            (triggers / "gone").unlink()
+        if request.name == "changed":
+            (triggers / "changed").unlink()
+            (triggers / "changed").mkdir()
+
+    assert inlet.drain(site.root, take) == []
+    assert [path.name for path in triggers.iterdir()] == ["changed"]
+    assert [refused.name for refused in inlet.drain(site.root, take)] == ["changed"]
+
+
 def _bad(folder: Path, kind: str) -> None:
     path = folder / "bad"
     match kind:
