@@ -1,5 +1,6 @@
 """The hidden folder beside a database in which a restore works: what comes in, and what was there."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -61,5 +62,10 @@ def make(database: Path) -> None:
 
 
 def remove(database: Path) -> None:
-    """Remove it with all that is left in it."""
+    """Remove it with all that is left in it: nothing of that is wanted any more.
+
+    First the former database gets another name. Should something of it stay, the next restore takes it for what it is.
+    """
+    with contextlib.suppress(OSError):
+        former_of(database).rename(folder_of(database) / "removed")
     shutil.rmtree(folder_of(database), ignore_errors=True)

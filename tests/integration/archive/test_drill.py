@@ -29,10 +29,10 @@ def yard(tmp_path: Path) -> Iterator[Yard]:
     made.end()
 
 
-def asked(yard: Yard, *words: str, code: int = 0) -> Any:
+def asked(yard: Yard, *words: str, code: int | None = 0) -> Any:
     command: list[str | Path] = [TOOL, "--config", yard.file, "--json", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
+    assert code is None or done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)["data"]
 
 
@@ -117,7 +117,8 @@ def test_a_young_archive_is_restored_and_says_that_there_is_nothing_to_compare_w
     time.sleep(2.5)
     yard.stop_writing(0)
     yard.end_archive()
-    assert any("nothing to compare with yet" in line for line in asked(yard, "drill")["evidence"])
+    # Whether it is inconclusive for another reason depends on how many rows the site has written and deleted since.
+    assert any("nothing to compare with yet" in line for line in asked(yard, "drill", code=None)["evidence"])
 
 
 def test_what_is_asked_for_in_vain_harms_nothing(yard: Yard) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from portfolio_ops import config
-from portfolio_ops.errors import BusyError
-from portfolio_ops.restore import swap
+from portfolio_ops.errors import BusyError, RefusedError
+from portfolio_ops.restore import swap, work
 from tests.conftest import make_database
 from tests.integration.restore.conftest import TOOL, Stage
 
@@ -436,3 +436,20 @@ def test_the_acl_that_a_folder_gives_is_not_added(live: Stage) -> None:
     assert os.listxattr(live.site.database) == []
     live.call("restore", "database", "--in-place", "--yes")
     assert os.listxattr(live.site.database) == []
+
+
+def test_what_cannot_be_removed_is_not_taken_for_the_only_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore was at its end, its former database kept as a backup, and its folder could not be removed."""
+    database = tmp_path / "portfolio.sqlite"
+    make_database(database)
+    work.make(database)
+    work.former_of(database).mkdir()
+    shutil.copy(database, work.former_of(database))
+    with pytest.raises(RefusedError, match="no record tells of"):
+        work.require_nothing_left(database)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    work.remove(database)
+    work.require_nothing_left(database)
+    monkeypatch.undo()
+    work.make(database)
+    assert list(work.folder_of(database).iterdir()) == []
