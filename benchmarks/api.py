@@ -29,6 +29,7 @@ os.dup2(int(sys.argv[1]), 3)
 os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"] = str(os.getpid()), "1"
 os.execv(sys.executable, [sys.executable, "-c", "from portfolio_ops.cli.main import main; main()", *sys.argv[2:]])
 """
+_REST = 5.0  # after the last event's backup: for some time the next waits, so that who asks without end is slowed down
 _COLD_MOST, _WARM_MOST = 1.5, 0.05
 
 
@@ -91,6 +92,7 @@ def main() -> None:
                 cold.append(_good(call(path, "GET", "/api/admin/backup-status")))
                 status += [_good(call(path, "GET", "/api/admin/backup-status")) for _ in range(arguments.calls)]
                 backups.append(_good(call(path, "GET", "/api/admin/backups")))
+                time.sleep(_REST)
                 body = f'{{"galleryName": "round {number}"}}'.encode()
                 triggered.append(_good(call(path, "POST", "/api/admin/backup-on-gallery-add", body)))
             began = time.perf_counter()

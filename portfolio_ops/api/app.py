@@ -28,7 +28,7 @@ BODY_MOST = 64 << 10
 
 _DISCARDED_MOST = 8 << 20
 _REMEMBERED = 2.0
-_LOOK_FIRST, _LOOK_LAST = 0.02, 0.25
+_LOOK_FIRST, _LOOK_LAST = 0.01, 0.04
 _REQUESTS = "/api/admin/backup-requests"
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
