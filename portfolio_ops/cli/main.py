@@ -12,7 +12,7 @@ import click
 
 from portfolio_ops import __version__
 from portfolio_ops.cli.context import Context, envelope
-from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError, UsageError, explained, foreseen
+from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError, UsageError, foreseen
 from portfolio_ops.host.journal import one_line, stderr_is_journal
 
 COMMANDS = {
@@ -88,17 +88,15 @@ def run(arguments: list[str]) -> int:
     """Run one command; errors become one message (or one JSON object) and an exit code."""
     try:
         result: Any = cli.main(args=arguments, prog_name="portfolio-ops", standalone_mode=False)
-    except (click.ClickException, PortfolioOpsError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader (head, less) has enough. Python would complain again while flushing at exit.
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-            return 128 + signal.SIGPIPE
-        return _failed(arguments, error)
+    except BrokenPipeError:
+        # The reader (head, less) has enough. Python would complain again while flushing at exit.
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, click.Abort):
         print("interrupted; should anything be left to finish, `portfolio-ops status` tells", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:
-        if (failure := foreseen(error)) is None:
+        if (failure := _as_ours(error)) is None:
             raise
         return _failed(arguments, failure)
     return result if isinstance(result, int) else ExitCode.OK
@@ -109,9 +107,8 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG0
     sys.exit(128 + number)
 
 
-def _failed(arguments: list[str], error: click.ClickException | PortfolioOpsError | OSError) -> int:
+def _failed(arguments: list[str], failure: PortfolioOpsError) -> int:
     """Report a failure, for a program or for a person, and return its exit code."""
-    failure = _as_ours(error)
     messages = failure.problems if isinstance(failure, ConfigurationError) else [failure.message]
     if "--json" in arguments:
         rows = [{"code": failure.code, "message": each, "suggestion": failure.suggestion} for each in messages]
@@ -125,11 +122,10 @@ def _failed(arguments: list[str], error: click.ClickException | PortfolioOpsErro
     return failure.exit_code
 
 
-def _as_ours(error: click.ClickException | PortfolioOpsError | OSError) -> PortfolioOpsError:
-    if isinstance(error, PortfolioOpsError):
-        return error
-    if isinstance(error, OSError):
-        return explained(error)
+def _as_ours(error: Exception) -> PortfolioOpsError | None:
+    """What click says of the command line, or whatever else is foreseen; None for what is a fault of the program."""
+    if not isinstance(error, click.ClickException):
+        return foreseen(error)
     path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "portfolio-ops"
     return UsageError(error.format_message(), suggestion=f"{path} --help")
 
