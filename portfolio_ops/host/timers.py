@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,13 +57,18 @@ class ServiceState:
 
 def service_state(unit: str) -> ServiceState | None:
     """The state of a service; None where it is not installed, where no systemd runs, or where it does not answer."""
-    shown = _shown("LoadState,ActiveState,UnitFileState,StatusText", unit)
-    values = dict(line.split("=", 1) for line in (shown or "").splitlines() if "=" in line)
-    if values.get("LoadState") != "loaded":
-        return None
-    return ServiceState(
-        values.get("UnitFileState") == "enabled", values.get("ActiveState", ""), values.get("StatusText", "")
-    )
+    return service_states(unit).get(unit)
+
+
+def service_states(*units: str) -> dict[str, ServiceState]:
+    """The states of those that are installed, asked for in one call; of sockets and paths as well."""
+    shown = _shown("Id,LoadState,ActiveState,UnitFileState,StatusText", *units)
+    return {
+        values["Id"]: ServiceState(
+            values.get("UnitFileState") == "enabled", values.get("ActiveState", ""), values.get("StatusText", "")
+        )
+        for values in _loaded(shown or "")
+    }
 
 
 def archive_is_off(site: str) -> bool:
@@ -98,10 +104,7 @@ def _shown(properties: str, *units: str) -> str | None:
 def parse(text: str) -> dict[str, TimerState]:
     """The blocks of `systemctl show`, one a unit, with times in UTC."""
     states = {}
-    for block in text.split("\n\n"):
-        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if values.get("LoadState") != "loaded":
-            continue
+    for values in _loaded(text):
         job = values["Id"].removeprefix("portfolio-").partition("@")[0]
         states[job] = TimerState(
             _moment(values.get("NextElapseUSecRealtime", "")),
@@ -110,6 +113,14 @@ def parse(text: str) -> dict[str, TimerState]:
             values.get("Result", ""),
         )
     return states
+
+
+def _loaded(text: str) -> Iterator[dict[str, str]]:
+    """What `systemctl show` says of each unit that is installed."""
+    for block in text.split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if values.get("LoadState") == "loaded":
+            yield values
 
 
 def _moment(value: str) -> datetime | None:

@@ -7,7 +7,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import free_bytes, remove_temporaries, reserve_bytes
 from portfolio_ops.host.journal import Log
-from portfolio_ops.host.timers import TimerState, service_state, timer_states
+from portfolio_ops.host.timers import TimerState, service_states, timer_states
 from portfolio_ops.jobs import archive_health, drill
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.drill import Report
@@ -177,12 +177,11 @@ def _bad_artifacts(site: Site) -> list[str]:
 
 def _unheard(site: Site) -> list[str]:
     """Whether somebody listens to who asks for backups, where that was turned on."""
-    units = (f"portfolio-gallery@{site.name}.path", f"portfolio-api@{site.name}.socket")
-    states = [(unit, service_state(unit)) for unit in units]
+    states = service_states(f"portfolio-gallery@{site.name}.path", f"portfolio-api@{site.name}.socket")
     return [
         f"{unit} does not run ({state.active}): systemctl reset-failed {unit}; systemctl start {unit}"
-        for unit, state in states
-        if state is not None and state.enabled and state.active != "active"
+        for unit, state in states.items()
+        if state.enabled and state.active != "active"
     ]
 
 
