@@ -127,6 +127,11 @@ class Yard:
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.copytree(self._template, self.home, symlinks=True)
 
+    def before(self) -> "State":
+        """What each run finds. Looking opens the database, so the site must be laid out again after it."""
+        self.lay_out()
+        return state_of(self.site)
+
     def run(self, *inject: str, traced: bool = True) -> Result:
         """The job, with a fault or without."""
         with self.begun(*inject, traced=traced) as process:

@@ -74,11 +74,9 @@ def test_whatever_fails_is_told_and_nothing_is_lost(name: str, tmp_path: Path) -
     yard = Yard(tmp_path, *CASES[name])
     steps = yard.steps()
     assert len(steps) > 50
-    missed, tried = 0, chosen(list(faults(steps)))
+    missed, tried, before = 0, chosen(list(faults(steps))), yard.before()
     for step, error in tried:
         case = f"{name}: {step} with {error}"
-        yard.lay_out()
-        before = state_of(yard.site)
         yard.lay_out()
         result = yard.run(f"{step.call}:error={error}:when={step.number}")
         # What is found in /proc differs from run to run, and with it how many files were opened before.
@@ -86,7 +84,7 @@ def test_whatever_fails_is_told_and_nothing_is_lost(name: str, tmp_path: Path) -
             require_spoken(result, case)
         else:
             missed += 1
-        _holds(yard, name, before, case)
+        require_held(yard, name, before, case)
     print(f"{name}: {len(tried)} faults, {missed} of them elsewhere than meant")
     assert missed < len(tried) / 3
 
@@ -95,17 +93,16 @@ def test_whatever_fails_is_told_and_nothing_is_lost(name: str, tmp_path: Path) -
 @pytest.mark.parametrize("name", CASES)
 def test_killed_at_whatever_it_changes_nothing_is_lost(name: str, tmp_path: Path) -> None:
     yard = Yard(tmp_path, *CASES[name])
+    before = yard.before()
     for step in chosen([step for step in yard.steps() if step.call in CHANGES]):
         case = f"{name}: killed at {step}"
         yard.lay_out()
-        before = state_of(yard.site)
-        yard.lay_out()
         result = yard.run(f"{step.call}:signal=SIGKILL:when={step.number}")
         assert result.code in {-signal.SIGKILL, 128 + signal.SIGKILL, 0}, case
-        _holds(yard, name, before, case)
+        require_held(yard, name, before, case)
 
 
-def _holds(yard: Yard, name: str, before: State, case: str) -> None:
+def require_held(yard: Yard, name: str, before: State, case: str) -> None:
     """Nothing that there was is lost or changed; and the same command brings it to where a good run does."""
     site = yard.site
     _nothing_lost(before, state_of(site), case)

@@ -25,8 +25,8 @@ from portfolio_ops.moment import exact
 from portfolio_ops.restore import points
 from portfolio_ops.restore.audit import State as Found
 from portfolio_ops.restore.audit import audit
-from tests.integration.faults.harness import CHANGES, Yard, require_tidy, state_of
-from tests.integration.faults.test_faults import CASES, EVERY, MADE, _nothing_lost, chosen
+from tests.integration.faults.harness import CHANGES, Yard
+from tests.integration.faults.test_faults import CASES, EVERY, chosen, require_held
 
 WAIT = timedelta(minutes=1)
 _SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, struct.pack("I", 2)  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
@@ -106,27 +106,13 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 @pytest.mark.parametrize("name", CASES)
 def test_cut_at_whatever_a_job_changes_nothing_is_lost(name: str, disk: Disk, tmp_path: Path) -> None:
     yard = Yard(tmp_path, *CASES[name], disk.place)
-    cuts = 0
+    cuts, before = 0, yard.before()
     for step in chosen([step for step in yard.steps() if step.call in CHANGES]):
         case = f"{name}: cut at {step}"
         yard.lay_out()
-        before = state_of(yard.site)
-        yard.lay_out()
         disk.sync()
         cuts += _cut_at(yard, disk, f"{step.call}:signal=SIGSTOP:when={step.number}")
-        site = yard.site
-        _nothing_lost(before, state_of(site), case)
-        again = yard.run(traced=False)
-        if name == "restore" and again.code:
-            yard.command, command = ["restore", "undo", "--yes"], yard.command
-            assert yard.run(traced=False).code == 0, case
-            yard.command = command
-            again = yard.run(traced=False)
-        assert again.code == 0, (case, again.err)
-        _nothing_lost(before, state_of(site), case)
-        require_tidy(site, case)
-        if pattern := MADE.get(name):
-            assert list(site.backups.rglob(pattern)), case
+        require_held(yard, name, before, case)
     assert cuts
 
 
