@@ -10,6 +10,10 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from portfolio_ops.errors import UsageError
 from portfolio_ops.setting import parse_duration
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+"""Moments are kept as whole numbers of these since then: floats would not give each of them back."""
+
 EXAMPLES = "2025-10-14, '2025-10-14 14:30', 2025-10-14T12:30:00Z, '2h ago', 'yesterday 04:00' or @1760445000"
 
 _CLOCK = r"(?P<clock>\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)"
@@ -85,3 +89,8 @@ def _local(day: date, clock: str, zone: tzinfo | None) -> datetime:
         f"{shown} {came} on the local clock: {one} or {two} may be meant",
         suggestion=f"give the offset from UTC: '{one}' or '{two}'",
     )
+
+
+def utc(moment: datetime) -> str:
+    """A moment for programs: RFC 3339, UTC."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

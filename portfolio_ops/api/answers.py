@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 
 from portfolio_ops.config import Site
 from portfolio_ops.jobs import health
+from portfolio_ops.moment import utc
 from portfolio_ops.store import catalogue, retention, verified
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.requests import Answer
@@ -62,7 +63,7 @@ def _summary(artifacts: list[Artifact], kept: str) -> dict[str, Any]:
         "retention": in_words(kept),
         # As `stat -c %y` writes it, which is what the requirements' endpoint gave.
         "latest": "No backups" if latest is None else f"{latest.astimezone():%Y-%m-%d %H:%M:%S.%f000 %z}",
-        "latestAt": None if latest is None else _utc(latest),
+        "latestAt": None if latest is None else utc(latest),
     }
 
 
@@ -85,10 +86,10 @@ def backups(site: Site) -> dict[str, Any]:
                 "kind": verdict.artifact.metadata.kind.value,
                 "file": verdict.artifact.path.name,
                 "name": verdict.artifact.metadata.details.get("name"),
-                "taken": _utc(verdict.artifact.taken),
+                "taken": utc(verdict.artifact.taken),
                 "bytes": verdict.artifact.bytes,
                 "contentBytes": verdict.artifact.metadata.content.bytes,
-                "lastVerified": None if (moment := verified.last(verdict.artifact, memory)) is None else _utc(moment),
+                "lastVerified": None if (moment := verified.last(verdict.artifact, memory)) is None else utc(moment),
                 "keep": verdict.keep,
                 "reason": verdict.reason,
             }
@@ -101,7 +102,3 @@ def backups(site: Site) -> dict[str, Any]:
 def findings(site: Site) -> list[str]:
     """What needs a person, as `portfolio-ops status` has it, but for the backend: it may be who asks."""
     return health.assess(site, datetime.now(UTC), ask_backend=False).findings
-
-
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

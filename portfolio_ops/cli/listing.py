@@ -8,6 +8,7 @@ from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
 from portfolio_ops.cli.listing_points import POINTS, list_points
 from portfolio_ops.errors import ExitCode
+from portfolio_ops.moment import utc
 from portfolio_ops.store import catalogue, retention, verified
 from portfolio_ops.store.artifact import Artifact, Kind
 
@@ -71,7 +72,7 @@ def _list_artifacts(context: Context, kind: str | None) -> ExitCode:
 
 def _last_verified(artifact: Artifact, memory: dict[str, datetime]) -> str | None:
     moment = verified.last(artifact, memory)
-    return None if moment is None else present.utc(moment)
+    return None if moment is None else utc(moment)
 
 
 def _verified_ago(artifact: Artifact, memory: dict[str, datetime], now: datetime) -> str:

@@ -1,9 +1,10 @@
 """How values look to a person."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from portfolio_ops.moment import utc
 from portfolio_ops.store.artifact import Artifact
 
 
@@ -36,11 +37,6 @@ def ago(moment: datetime, now: datetime) -> str:
 def local(moment: datetime) -> str:
     """A moment as the host's clock shows it, with its zone."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-
-
-def utc(moment: datetime) -> str:
-    """A moment for programs: RFC 3339, UTC."""
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def printable(text: str) -> str:

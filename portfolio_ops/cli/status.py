@@ -12,6 +12,7 @@ from portfolio_ops.errors import ExitCode, PortfolioOpsError
 from portfolio_ops.jobs import health
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.health import Health, JobHealth
+from portfolio_ops.moment import utc
 
 _NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
@@ -72,7 +73,7 @@ def _archive_data(archive: ArchiveHealth) -> dict[str, Any]:
         "timeline": archive.timeline,
         "running": archive.running,
         "off": archive.off,
-        "last_point": None if archive.last is None else present.utc(archive.last),
+        "last_point": None if archive.last is None else utc(archive.last),
         "lag_seconds": round(archive.lag_seconds, 3),
         "lag_bytes": archive.lag_bytes,
         "why": archive.why,
@@ -96,10 +97,10 @@ def _job_data(each: JobHealth, now: datetime) -> dict[str, Any]:
     return {
         "state": each.state,
         "why": each.why,
-        "last_success": None if each.success is None else present.utc(each.success),
+        "last_success": None if each.success is None else utc(each.success),
         "age_seconds": None if each.success is None else int((now - each.success).total_seconds()),
         "limit_seconds": None if overdue is None else int(overdue.total_seconds()),
-        "next_run": None if timer is None or timer.next is None else present.utc(timer.next),
+        "next_run": None if timer is None or timer.next is None else utc(timer.next),
         "count": each.count,
         "bytes": each.bytes,
         "retention": each.retention,

@@ -14,9 +14,10 @@ from pathlib import Path
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, NotFoundError
 from portfolio_ops.host.timers import archive_is_off
+from portfolio_ops.moment import EPOCH, MICROSECOND
 from portfolio_ops.restore.history import History, histories
 from portfolio_ops.restore.points import ARCHIVER, Window, damages, holes, windows_in
-from portfolio_ops.sqlite.cuts import EPOCH, MICROSECOND, Cut
+from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.increment_content import verify
 from portfolio_ops.sqlite.look import change_counter_of
 from portfolio_ops.sqlite.wal_index import wal_index_of

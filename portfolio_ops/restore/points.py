@@ -8,9 +8,9 @@ from pathlib import Path
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError
-from portfolio_ops.moment import describe_moment, exact
+from portfolio_ops.moment import EPOCH, MICROSECOND, describe_moment, exact
 from portfolio_ops.restore.history import History, Pieces, histories
-from portfolio_ops.sqlite.cuts import EPOCH, MICROSECOND, Cut, Cuts
+from portfolio_ops.sqlite.cuts import Cut, Cuts
 from portfolio_ops.sqlite.increment import Increment, gap
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind

@@ -9,14 +9,12 @@ import struct
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import overload
 
+from portfolio_ops.moment import EPOCH, MICROSECOND
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.wal_header import Checksum
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 
 _FIELDS = struct.Struct("<II8sq8sI8sIIIQ32s2I")
 _CHAIN = 32

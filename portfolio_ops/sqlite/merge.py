@@ -22,7 +22,8 @@ from typing import BinaryIO
 import numpy as np
 
 from portfolio_ops.errors import VerificationError
-from portfolio_ops.sqlite.cuts import EPOCH, Cut
+from portfolio_ops.moment import EPOCH
+from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.increment import Head, Increment, gap, scan
 from portfolio_ops.sqlite.increment_content import frames, pages_in, verify
 from portfolio_ops.sqlite.increment_writer import IncrementWriter

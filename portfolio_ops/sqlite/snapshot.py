@@ -19,7 +19,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ import apsw
 
 from portfolio_ops.errors import PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
+from portfolio_ops.moment import EPOCH, MICROSECOND
 from portfolio_ops.sqlite.connection import immutable, reading
 from portfolio_ops.sqlite.wal import frame_offset, newest_frames
 from portfolio_ops.sqlite.wal_index import read_wal_index
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Snapshot:
         """
         if self.journal_mode == "wal":
             raise ValueError("a database with a WAL is not copied")
-        moment = (self.looked - _EPOCH) // _MICROSECOND * 1000
+        moment = (self.looked - EPOCH) // MICROSECOND * 1000
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # As open(2) says of O_TMPFILE. Given a folder, link follows the link: it is linkat(2) then.

@@ -9,11 +9,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from portfolio_ops.errors import NotFoundError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
+from portfolio_ops.moment import EPOCH, MICROSECOND
 from portfolio_ops.sqlite.snapshot import Snapshot
 
 LOCK = "archive-image"
@@ -21,8 +22,6 @@ PATIENCE = timedelta(minutes=2)
 """How long to wait for that lock: a look at a database of some 100 GB takes so long."""
 
 _NAME = "archive-image.sqlite"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _PAGE_SIZE_AT = 16
 _LARGEST = 65536  # stands as 1, for it does not fit in 16 bits
 
@@ -72,7 +71,7 @@ def offered(state: Path) -> Iterator[Offered | None]:
         return
     try:
         status = os.fstat(descriptor)
-        seen = _EPOCH + status.st_mtime_ns // 1000 * _MICROSECOND
+        seen = EPOCH + status.st_mtime_ns // 1000 * MICROSECOND
         size = int.from_bytes(os.pread(descriptor, 2, _PAGE_SIZE_AT), "big")
         page_size = _LARGEST if size == 1 else size
         pages = status.st_size // page_size if page_size else 0

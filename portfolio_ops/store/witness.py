@@ -9,18 +9,17 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.files import open_regular
+from portfolio_ops.moment import EPOCH, MICROSECOND
 from portfolio_ops.sqlite.snapshot import Position
 
 _NAME = "archive-witness"
 _WORDS = re.compile(rb"([0-9a-f]{16}) (\d{10}) (\d{17})\n")
 _LENGTH = 46
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def ask(state: Path, position: Position, seen: datetime) -> None:
 
     By one small write that nobody waits for: each millisecond counts, and after a power cut the word is worth nothing.
     """
-    words = f"{position.salts} {position.frame:010} {(seen - _EPOCH) // _MICROSECOND:017}\n"
+    words = f"{position.salts} {position.frame:010} {(seen - EPOCH) // MICROSECOND:017}\n"
     with contextlib.suppress(OSError):
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(state / _NAME, flags, 0o640)
@@ -63,7 +62,7 @@ def asked(state: Path) -> Asked | None:
         os.close(descriptor)
     if found is None:
         return None
-    return Asked(Position(found[1].decode(), int(found[2])), _EPOCH + int(found[3]) * _MICROSECOND)
+    return Asked(Position(found[1].decode(), int(found[2])), EPOCH + int(found[3]) * MICROSECOND)
 
 
 def forget(state: Path) -> None:
