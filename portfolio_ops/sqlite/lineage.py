@@ -1,9 +1,12 @@
 """Is what the WAL holds now the continuation of what was read from it, or another history?
 
 A generation of a WAL is named by its salts. A writer that begins the WAL anew raises the first by one and draws the
-second (<https://www.sqlite.org/fileformat2.html#walformat>), so a generation that nobody saw leaves a gap. In an empty
-file, one just made or one that a checkpoint of kind TRUNCATE emptied, a connection that never began a WAL draws both,
-and writes 0 as the sequence number in the header (`walFrames` in wal.c).
+second (<https://www.sqlite.org/fileformat2.html#walformat>), so a generation that nobody saw leaves a gap.
+
+A gap is no doubt by itself: each checkpoint of kind TRUNCATE of an empty WAL leaves one, and a connection that never
+began a WAL draws both salts of one that it begins in an empty file (`walFrames` in wal.c). Only a generation that held
+frames matters, and one cannot end before its frames are in the main file. Lock 0 forbids that. So behind a gap the main
+file must be as it was when that lock was got: if not, the lock was lost.
 """
 
 import os
@@ -12,8 +15,6 @@ from pathlib import Path
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.sqlite.wal import FRAME_HEADER, HEADER
 from portfolio_ops.sqlite.wal_index import WalIndex
-
-_SEQUENCE = 12  # where the checkpoint sequence number stands in the WAL's header
 
 
 class TimelineEndedError(PortfolioOpsError):
@@ -25,20 +26,15 @@ class TimelineEndedError(PortfolioOpsError):
         super().__init__(message, suggestion="begin a new timeline with a fresh base; what was archived stays good")
 
 
-def first_salt(salts: bytes) -> int:
-    """The salt that counts the generations."""
-    return int.from_bytes(salts[:4], "big")
-
-
-def require_continuation(wal: int, before: WalIndex, now: WalIndex, *, may_end: bool) -> None:
-    """Check that `now` follows `before` with no generation between them.
+def require_continuation(before: WalIndex, now: WalIndex, *, may_end: bool, written: bool) -> None:
+    """Check that `now` follows `before` with no generation between them that held anything.
 
     Args:
-        wal: The open `-wal`.
         before: What was last seen.
         now: What is seen.
         may_end: All of `before`'s generation was in the main file when our lock last moved. Only then can SQLite have
             begun another; if it did so all the same, our lock was lost.
+        written: The main file was written since our lock last moved.
 
     Raises:
         TimelineEndedError: It does not, or that cannot be known.
@@ -51,11 +47,10 @@ def require_continuation(wal: int, before: WalIndex, now: WalIndex, *, may_end: 
         return
     if not may_end:
         raise TimelineEndedError("the WAL was begun anew although a read mark was held")
-    # An empty WAL may have been emptied any number of times: each raises the salt, and no frame is lost by it.
-    chained = before.frames == 0 or first_salt(now.salts) == (first_salt(before.salts) + 1) % (1 << 32)
-    if not chained and os.pread(wal, 4, _SEQUENCE) != bytes(4):
+    if written and _first_salt(now) != (_first_salt(before) + 1) % (1 << 32):
         raise TimelineEndedError(
-            f"the WAL's salts went from {before.salts.hex()} to {now.salts.hex()}: not the next generation"
+            f"the WAL's salts went from {before.salts.hex()} to {now.salts.hex()}: not the next generation, and the "
+            "database's file was written meanwhile"
         )
 
 
@@ -77,3 +72,8 @@ def require_same_file(descriptor: int, path: Path) -> None:
 def holds_all(descriptor: int, index: WalIndex, page_size: int) -> bool:
     """Whether the WAL file is as long as its index says."""
     return os.fstat(descriptor).st_size >= HEADER + index.frames * (FRAME_HEADER + page_size) or index.frames == 0
+
+
+def _first_salt(index: WalIndex) -> int:
+    """The salt that counts the generations."""
+    return int.from_bytes(index.salts[:4], "big")

@@ -95,6 +95,7 @@ class Pin:
         self.holds_writers = False
         self._mark = 0  # the held mark is at this frame or beyond it
         self._may_end = self._last.frames == self._last.backfilled
+        self._written = self._main_written()
         self.look()
 
     @property
@@ -117,7 +118,8 @@ class Pin:
         index = read_wal_index(self._shm)
         for path, descriptor in self._files.items():
             require_same_file(descriptor, path)
-        require_continuation(self.wal, self._last, index, may_end=self._may_end)
+        written = self._main_written() != self._written
+        require_continuation(self._last, index, may_end=self._may_end, written=written)
         # A TRUNCATE may have come between the two looks; then the index has changed as well.
         if not holds_all(self.wal, index, self.page_size) and read_wal_index(self._shm) == index:
             raise TimelineEndedError(f"the WAL ends before frame {index.frames}, which its index says is committed")
@@ -157,6 +159,7 @@ class Pin:
         self._holder, self._spare = self._spare, self._holder
         self._mark = mark
         self._may_end = index.frames == index.backfilled
+        self._written = self._main_written()
         return index
 
     def seal(self, archive: Callable[[WalIndex], None], budget: float) -> Seal:
@@ -211,6 +214,10 @@ class Pin:
             self._writer.execute("ROLLBACK")
             self.holds_writers = False
         return Seal(Outcome.SEALED if self._may_end else Outcome.PARTIAL, self._last, perf_counter() - began)
+
+    def _main_written(self) -> int:
+        """When the main file was last written, in nanoseconds of its clock, which ticks each few milliseconds."""
+        return os.fstat(self._main).st_mtime_ns
 
     def _checkpoint(self) -> tuple[int, int]:
         """Copy what may be copied into the main file, waiting for nobody.

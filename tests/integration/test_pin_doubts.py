@@ -3,6 +3,7 @@
 import gc
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,30 @@ def test_more_than_one_generation_since_a_seal(database: Path, elsewhere: Opener
         site.execute(WRITE)
         assert pin.seal(Reference(pin).archive, BUDGET).outcome is Outcome.SEALED
         lose_the_locks(database)
+        time.sleep(0.05)  # the filesystem's clock ticks each few milliseconds
         for _ in range(2):
             site.execute(WRITE)
             site.execute("PRAGMA wal_checkpoint(PASSIVE)")
         with pytest.raises(TimelineEndedError, match="not the next generation"):
             pin.look()
+
+
+@pytest.mark.parametrize("truncates", [1, 2, 3])
+def test_generations_that_held_nothing(database: Path, elsewhere: Opener, truncates: int) -> None:
+    """Each TRUNCATE begins one. A site that began a WAL before goes on from the salt that it finds."""
+    base = database.read_bytes()
+    site, other = elsewhere(database), elsewhere(database)
+    with pinned(database) as pin:
+        reference = Reference(pin)
+        for times in (0, truncates, truncates):
+            site.execute(WRITE)
+            assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+            for _ in range(times):
+                assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)") == [[0, 0, 0]]
+        site.execute(WRITE)
+        pin.seal(reference.archive, BUDGET)
+    assert reference.salt_steps() == [1, truncates, truncates]
+    assert reference.restored(base) == database.read_bytes()
 
 
 def test_a_truncate_of_a_wal_at_rest_is_no_doubt(database: Path, elsewhere: Opener) -> None:
