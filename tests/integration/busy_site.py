@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from tests.integration.wal_reference import Reference
 
@@ -88,6 +89,15 @@ class Busy:
         self.base = self.database.read_bytes()
         self.before = self.database.stat()
         self.stopper = self.folder / "stop"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave no process behind, whatever became of the test."""
+        for process in self.running:
+            with process:
+                process.kill()
 
     def start(self, count: int = 2) -> None:
         """Writers as fast as they can, or with a pause in seconds after each commit."""
