@@ -56,10 +56,14 @@ def _descriptors(folder: Path, status: os.stat_result) -> list[str]:
     numbers = []
     with os.scandir(folder / "fd") as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 found = os.stat(entry.path)  # noqa: PTH116  (thousands of them: the system call and no more)
-                if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
-                    numbers.append(entry.name)
+            except PermissionError:
+                raise
+            except OSError:  # closed while we looked; or on a filesystem that fails, which the log's does not
+                continue
+            if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
+                numbers.append(entry.name)
     return numbers
 
 
