@@ -1,5 +1,6 @@
 """Being woken when something changes in a folder (inotify(7)), and never otherwise."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -60,11 +61,22 @@ class Watch:
         return self._changed() if self._descriptor in ready else set()
 
     def pause(self, seconds: float) -> None:
-        """Sleep, whatever changes meanwhile, and forget that it did; only `interrupt` ends it early."""
+        """Sleep, whatever changes meanwhile; only `interrupt` ends it early.
+
+        Nothing is watched while it lasts: the kernel notes each change of a watched file at the cost of who makes it,
+        some 2 microseconds for each write(2). A folder that is gone at the end is not watched any more.
+        """
+        folders = list(self._folders.values())
+        for number in self._folders:
+            self._libc.inotify_rm_watch(self._descriptor, number)
         ready, _, _ = select.select([self._wake_end], [], [], seconds)
         if ready:
             os.read(self._wake_end, _BUFFER)
         self._changed()
+        self._folders.clear()
+        for folder in folders:
+            with contextlib.suppress(FileNotFoundError):
+                self.add(folder)
 
     def interrupt(self) -> None:
         """End a `wait`, or the next one; for signal handlers."""
