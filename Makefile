@@ -12,7 +12,7 @@ BASE_PACKAGES := python3-venv sqlite3 zstd
 TEST_PACKAGES := python3-systemd systemd systemd-container mmdebstrap xfsprogs btrfs-progs e2fsprogs \
     openssh-client netcat-openbsd util-linux iproute2 strace gzip git nodejs node-express nginx-light
 
-.PHONY: help demo test unit integration hosttest host lint faults soak bench docs lock wheel clean
+.PHONY: help demo test unit integration hosttest host lint faults soak coverage bench docs lock wheel clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,12 @@ faults: $(VENV)/tests ## Each system call of each job fails in turn, or kills it
 
 soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive (SECONDS_LONG=600)
 	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive tests/integration/increment
+
+coverage: $(VENV)/tests ## Which branches the tests of processes take, those of booted hosts not counted
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q -n 2 tests/unit tests/integration
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 bench: $(VENV)/tests ## Side by side with the usual tools
 	$(BIN)/python -m benchmarks.snapshot
