@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import zstandard
 
@@ -15,7 +15,10 @@ from portfolio_ops.host.files import open_regular
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.increment import Increment
 from portfolio_ops.sqlite.wal import FRAME_HEADER
-from portfolio_ops.sqlite.wal_encoder import Encoder
+from portfolio_ops.sqlite.wal_header import encode_header
+
+if TYPE_CHECKING:
+    from portfolio_ops.sqlite.wal_encoder import Encoder
 
 _SUGGESTION = "the cuts before it are good; take a new base, and check the kernel log for I/O errors"
 _MODE = 0o640
@@ -66,6 +69,8 @@ def verify(increment: Increment) -> Increment:
     Raises:
         PortfolioOpsError: It cannot be opened.
     """
+    from portfolio_ops.sqlite.wal_encoder import Encoder  # noqa: PLC0415  (numpy: a restore that extracts needs none)
+
     _forget(increment.path)
     encoder = Encoder(increment.head.page_size, increment.salts)
     for index, cut in enumerate(increment.cuts):
@@ -94,7 +99,7 @@ def extract(increment: Increment, cut: Cut, target: Path) -> None:
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(Encoder(increment.head.page_size, increment.salts).header())
+            file.write(encode_header(increment.head.page_size, increment.salts, big_endian=False))
             for each in needed:
                 for batch in frames(increment, each):
                     file.write(batch)
@@ -105,7 +110,7 @@ def extract(increment: Increment, cut: Cut, target: Path) -> None:
         raise
 
 
-def _require_valid(increment: Increment, cut: Cut, encoder: Encoder) -> None:
+def _require_valid(increment: Increment, cut: Cut, encoder: "Encoder") -> None:
     """Check a flush by making it again: page by page it must come out as it is.
 
     Raises:
