@@ -13,6 +13,7 @@ from typing import TypeVar
 ROOT = Path(__file__).parents[1]
 TOOL = Path(sys.executable).with_name("portfolio-ops")
 Command = Sequence[str | Path]
+Key = TypeVar("Key")
 Got = TypeVar("Got")
 
 _MAKE = """
@@ -46,7 +47,7 @@ class Scale:
     small: int = 50
     rates: tuple[int, ...] = (50, 500, 2000)
     load: float = 20.0
-    idle: float = 15.0
+    idle: float = 10.0
     artifacts: tuple[int, ...] = (100, 1000, 10_000)
     sites: tuple[int, ...] = (1, 10, 50)
     commits: int = 86_400
@@ -94,9 +95,9 @@ class Bench:
         os.sync()
         return target
 
-    def rounds(self, contenders: Mapping[str, Callable[[], Got]]) -> dict[str, list[Got]]:
+    def rounds(self, contenders: Mapping[Key, Callable[[], Got]]) -> dict[Key, list[Got]]:
         """Let them take turns (A B A B), so that whatever the machine does beside meets them alike."""
-        found: dict[str, list[Got]] = {who: [] for who in contenders}
+        found: dict[Key, list[Got]] = {who: [] for who in contenders}
         for _ in range(self.scale.rounds):
             for who, measure in contenders.items():
                 found[who].append(measure())

@@ -1,9 +1,13 @@
 """A restore to a second of yesterday: a backup, and the increments behind it, of ours and of Litestream.
 
-The day has a commit a second, unless `--quick` gives it fewer. Ours is made with a clock that is moved on
-(`benchmarks.day`): a flush for each commit, a file for each hour. Litestream has no such clock. It gets the same
-commits at a thousand a second, flushes once a second, and so has far fewer increments to read than after a real day.
-The moments are a quarter, a half, three quarters and the whole of the day behind the backup.
+The day has a commit a second, unless `--quick` gives it fewer. It is lived through twice, in less time than a day:
+
+- with a clock that is moved on (`benchmarks.day`): a flush for each commit, a file for each hour. That is what our
+  archive has after such a day. Litestream has no such clock.
+- as fast as goes: the same commits at a thousand a second, followed by both as they run, with a flush a second. Both
+  have far fewer increments to read then than after a real day.
+
+The moments lie a quarter, a half and the whole of the day behind the backup.
 """
 
 import json
@@ -11,11 +15,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.archive import contents
-from benchmarks.archivers import Litestream, Restored, staged
+from benchmarks.archivers import Archiver, Litestream, Ours, Restored, staged
 from benchmarks.bench import Bench, configured, database_of, run, size_words
 from benchmarks.followed import Running, Writer
 from benchmarks.restore import decompressed, fresh
@@ -24,16 +28,19 @@ from benchmarks.works import MOMENT
 
 PEERS = ("litestream", "zstd")
 
-_QUARTERS = (0.25, 0.5, 0.75, 1.0)
+_SHARES = (0.25, 0.5, 1.0)
 _MIDDLE = 0.5
+_OURS, _FAST, _LITESTREAM = "ours", "ours, a flush a second", "Litestream, a flush a second"
+_LIMIT = "zstd -d"
 _RATE = 1000.0
 _SETTLE = 3.0
 
 Restore = Callable[[Path], Restored]
+Found = dict[tuple[str, float], list[Restored]]
 
 
-def _our_day(bench: Bench, folder: Path) -> dict[float, Restore]:
-    """For each share of a day, what restores it from our archive."""
+def _whole_day(bench: Bench, folder: Path) -> dict[float, Restore]:
+    """For each share of a day with a flush a commit, what restores it."""
     config = configured(folder)
     bench.copy(bench.scale.size, database_of(folder))
     said = run([sys.executable, "-m", "benchmarks.day", config, str(bench.scale.commits)])
@@ -42,16 +49,15 @@ def _our_day(bench: Bench, folder: Path) -> dict[float, Restore]:
     def restore(share: float) -> Restore:
         return lambda target: staged(config, target, first + share * (last - first))
 
-    return {share: restore(share) for share in _QUARTERS}
+    return {share: restore(share) for share in _SHARES}
 
 
-def _their_day(bench: Bench, folder: Path) -> dict[float, Restore]:
-    """For each share of the commits, what restores it from Litestream's replica."""
+def _fast_day(bench: Bench, folder: Path, make: Callable[[Path], Archiver]) -> dict[float, Restore]:
+    """For each share of the commits, what restores it from what an archiver made of them as they came."""
     database = bench.copy(bench.scale.size, database_of(folder))
-    litestream = Litestream(folder)
-    seconds = bench.scale.commits / _RATE
-    with Writer(database, _RATE, seconds) as writer, Running(litestream, folder) as running:
-        running.wait_for(litestream.has_begun)
+    archiver = make(folder)
+    with Writer(database, _RATE, bench.scale.commits / _RATE) as writer, Running(archiver, folder) as running:
+        running.wait_for(archiver.has_begun)
         time.sleep(_SETTLE)
         began = datetime.now(UTC)
         writer.load()
@@ -60,10 +66,10 @@ def _their_day(bench: Bench, folder: Path) -> dict[float, Restore]:
         running.end()
 
     def restore(share: float) -> Restore:
-        when = None if share == 1 else began + share * (ended - began) + timedelta(seconds=1)
-        return lambda target: litestream.restore(target, when)
+        when = None if share == 1 else began + share * (ended - began)
+        return lambda target: archiver.restore(target, when)
 
-    return {share: restore(share) for share in _QUARTERS}
+    return {share: restore(share) for share in _SHARES}
 
 
 def _require_whole(restore: Restore, folder: Path) -> None:
@@ -79,18 +85,18 @@ def _require_whole(restore: Restore, folder: Path) -> None:
 def measure(bench: Bench) -> Measured:
     """How long it takes, and how it grows with what lies between the backup and the moment."""
     folder = bench.folder / "moment"
-    days = {"ours": _our_day(bench, folder / "ours"), "Litestream": _their_day(bench, folder / "theirs")}
-    _require_whole(days["ours"][1.0], folder / "ours")
-    _require_whole(days["Litestream"][1.0], folder / "theirs")
-    [base] = (folder / "ours/site/backups/wal").glob("base-*.zst")
-    target = folder / "restored"
-    contenders: dict[tuple[str, float], Restore] = {
-        (who, share): restore for who, shares in days.items() for share, restore in shares.items()
+    days = {
+        _OURS: _whole_day(bench, folder / "whole"),
+        _FAST: _fast_day(bench, folder / "fast", Ours),
+        _LITESTREAM: _fast_day(bench, folder / "litestream", Litestream),
     }
-    contenders["zstd -d", 0.0] = lambda path: decompressed(base, path)
-    names = {f"{who} {share}": (who, share) for who, share in contenders}
-    rounds = bench.rounds({name: _with(contenders[key], target) for name, key in names.items()})
-    found = {names[name]: restored for name, restored in rounds.items()}
+    for shares, name in zip(days.values(), ("whole", "fast", "litestream"), strict=True):
+        _require_whole(shares[1.0], folder / name)
+    [base] = (folder / "whole/site/backups/wal").glob("base-*.zst")
+    target = folder / "restored"
+    contenders = {(who, share): restore for who, shares in days.items() for share, restore in shares.items()}
+    contenders[_LIMIT, 0.0] = lambda path: decompressed(base, path)
+    found = bench.rounds({key: _with(restore, target) for key, restore in contenders.items()})
     shutil.rmtree(folder)
     return Measured(_rows(bench, found), (_curve(bench, found),))
 
@@ -99,34 +105,36 @@ def _with(restore: Restore, target: Path) -> Callable[[], Restored]:
     return lambda: fresh(restore, target)
 
 
-def _rows(bench: Bench, found: dict[tuple[str, float], list[Restored]]) -> tuple[Row, ...]:
-    def figure(who: str, share: float, *, checked: bool = False) -> Figure:
-        rounds = found[who, share]
-        return Figure.of(who, [each.seconds + checked * each.checks for each in rounds])
+def _rows(bench: Bench, found: Found) -> tuple[Row, ...]:
+    def figure(who: str, share: float = _MIDDLE, *, checked: bool = False) -> Figure:
+        return Figure.of(who, [each.seconds + checked * each.checks for each in found[who, share]])
 
-    of, commits = f"time of {size_words(bench.scale.size)}", f"{bench.scale.commits:,} commits"
-    ours, litestream = figure("ours", _MIDDLE), figure("Litestream", _MIDDLE)
-    note = (
-        f"A day of {commits}, of which half lie behind the backup. Ours: made with a clock that is moved on, a flush a "
-        "commit. Litestream: the same commits at 1,000 a second, so it has fewer increments to read than after a day."
+    commits, of = f"{bench.scale.commits // 2:,} commits", f"time of {size_words(bench.scale.size)}"
+    whole, fast, litestream = (figure(who) for who in (_OURS, _FAST, _LITESTREAM))
+    unlike = (
+        "Half a day behind the backup, with a flush a commit; made with a clock that is moved on. Litestream had the "
+        "same commits at 1,000 a second, so it has less to read than after a day. Of yesterday it keeps no single "
+        "seconds."
     )
-    limit = figure("zstd -d", 0.0)
+    alike = "The same commits for both, at 1,000 a second, followed as they came: a flush a second."
+    half = Aim("≤ 0.5 of its time", 0.5)
     return (
-        Row(MOMENT, f"{of}, before checks", "s", ours, litestream, Aim("≤ 0.5 of its time", 0.5), note),
+        Row(MOMENT, f"{of} and {commits}, before checks", "s", whole, litestream, half, unlike),
+        Row(MOMENT, f"{of} and {commits} in increments alike, before checks", "s", fast, litestream, half, alike),
         Row(
             MOMENT,
-            f"{of}, before checks",
+            f"{of} and {commits}, before checks",
             "s",
-            ours,
-            limit,
+            whole,
+            figure(_LIMIT, 0.0),
             Aim("≤ 2 times its time", 2.0),
-            f"`zstd -d` of the backup alone, with none of the {commits}.",
+            "`zstd -d` of the backup alone, with no commit behind it.",
         ),
-        Row(MOMENT, f"{of}, with all checks of the database", "s", figure("ours", _MIDDLE, checked=True), litestream),
+        Row(MOMENT, f"{of} and {commits}, with all checks", "s", figure(_OURS, checked=True), litestream, note=unlike),
     )
 
 
-def _curve(bench: Bench, found: dict[tuple[str, float], list[Restored]]) -> Curve:
+def _curve(bench: Bench, found: Found) -> Curve:
     def line(who: str) -> Line:
         return Line.of(
             who,
@@ -142,7 +150,7 @@ def _curve(bench: Bench, found: dict[tuple[str, float], list[Restored]]) -> Curv
         f"Restore of {size_words(bench.scale.size)} to a second, before checks",
         "commits behind the backup",
         "seconds",
-        (line("ours"), line("Litestream")),
+        (line(_OURS), line(_FAST), line(_LITESTREAM)),
         log_y=False,
         note="Made as the rows say. Where a backup is made daily, a day behind it is the most that there is.",
     )
