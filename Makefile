@@ -80,8 +80,8 @@ soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive 
 	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive tests/integration/increment
 
 bench: $(VENV)/peers ## Side by side with the usual tools (an hour; QUICK=1: small, some minutes)
-	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
-	$(BIN)/python -m benchmarks.page
+	@# The page shows what was measured, also where one benchmark failed.
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) || failed=1; $(BIN)/python -m benchmarks.page; exit $${failed:-0}
 
 docs: $(VENV)/tests ## Write the reference pages from the code, the benchmarks' page from their results
 	$(BIN)/python -m docs.generate

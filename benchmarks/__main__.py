@@ -10,6 +10,8 @@
 
 import argparse
 import importlib
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,15 +49,16 @@ def main() -> int:
         sys.exit(f"no benchmark is named {', '.join(unknown)}; there are {', '.join(NAMES)}")
     scale = _scale(options)
     failed = []
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        bench = Bench(scale, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="bench-") as templates:
         for name in names:
             print(f"\n=== {name}", flush=True)
             try:
-                _measure(name, bench, _command(name, options))
-            except SystemExit as error:
+                with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                    _measure(name, Bench(scale, Path(folder), Path(templates)), _command(name, options))
+            except (SystemExit, OSError, subprocess.SubprocessError, AssertionError) as error:
                 print(f"{name} FAILED: {error}", file=sys.stderr, flush=True)
                 failed.append(name)
+            os.sync()  # what was removed must not be a cost of the next one
     if failed:
         print(f"\nnot measured: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,26 +73,31 @@ QUICK = Scale(
 
 @dataclass(frozen=True)
 class Bench:
-    """Room to work in, and how much is to be done."""
+    """Room to work in, and how much is to be done.
+
+    Attributes:
+        folder: Of one benchmark alone; whoever made it removes it.
+        templates: Where databases lie that are copied.
+    """
 
     scale: Scale
     folder: Path
-    _templates: dict[int, Path] = field(default_factory=dict)
+    templates: Path
 
     def database(self, megabytes: int) -> Path:
         """A portfolio's database of about this size. It is made once, and must be left as it is."""
-        if megabytes not in self._templates:
-            path = self.folder / f"template-{megabytes}.sqlite"
-            run([sys.executable, "-c", _MAKE, path, str(megabytes * 1_000_000)])
-            os.sync()  # or it is written while something is measured
-            self._templates[megabytes] = path
-        return self._templates[megabytes]
+        path = self.templates / f"{megabytes}.sqlite"
+        if not path.exists():
+            unfinished = path.with_suffix(".new")
+            run([sys.executable, "-c", _MAKE, unfinished, str(megabytes * 1_000_000)])
+            unfinished.rename(path)
+        return path
 
     def copy(self, megabytes: int, target: Path) -> Path:
         """A database of this size to work on, at a path below a folder that may be missing."""
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.database(megabytes), target)
-        os.sync()
+        os.sync()  # or it is written while something is measured
         return target
 
     def rounds(self, contenders: Mapping[Key, Callable[[], Got]]) -> dict[Key, list[Got]]:

@@ -1,6 +1,7 @@
 """What benchmarks make of their figures: verdicts, plots, and a page that shows what was measured and nothing else."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks import page, report, results
 from benchmarks.__main__ import NAMES, benchmark
+from benchmarks.bench import timed
 from benchmarks.results import Run
 from benchmarks.rows import MET, MISSED, NO_AIM, Aim, Curve, Figure, Line, Measured, Row, number
 from benchmarks.svg import linear_ticks, log_ticks, plot
@@ -173,6 +175,20 @@ def test_the_terminal_shows_verdicts_and_curves() -> None:
     text = report.text(RUN.measured)
     assert "MET" in text
     assert "TIME & SIZE (seconds)" in text
+
+
+def test_memory_is_that_of_the_command_and_not_of_who_measures_it() -> None:
+    ours = bytearray(200_000_000)
+    assert timed([sys.executable, "-c", "print(len(bytearray(50_000_000)))"]).megabytes > 50
+    small = timed(["true"])
+    assert small.megabytes < 50 < len(ours) / 1e6
+    assert small.said == b""
+
+
+def test_a_command_that_fails_ends_the_benchmark() -> None:
+    assert timed(["false"], {1}).seconds > 0
+    with pytest.raises(SystemExit, match="`false` failed with 1"):
+        timed(["false"])
 
 
 @pytest.mark.parametrize("name", NAMES)
