@@ -11,7 +11,6 @@ The moments lie a quarter, a half and the whole of the day behind the backup.
 """
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -97,7 +96,6 @@ def measure(bench: Bench) -> Measured:
     contenders = {(who, share): restore for who, shares in days.items() for share, restore in shares.items()}
     contenders[_LIMIT, 0.0] = lambda path: decompressed(base, path)
     found = bench.rounds({key: _with(restore, target) for key, restore in contenders.items()})
-    shutil.rmtree(folder)
     return Measured(_rows(bench, found), (_curve(bench, found),))
 
 
