@@ -11,6 +11,8 @@ BASE_PACKAGES := python3-venv sqlite3 zstd
 # What the tests need beside it: filesystems, a booted host, real peers.
 TEST_PACKAGES := python3-systemd systemd systemd-container mmdebstrap xfsprogs btrfs-progs e2fsprogs \
     openssh-client netcat-openbsd util-linux iproute2 strace gzip git nodejs node-express nginx-light
+# What the benchmarks measure against, beside what is there already.
+PEER_PACKAGES := logrotate restic
 
 .PHONY: help demo test unit integration hosttest host lint faults soak coverage bench docs lock wheel clean
 
@@ -36,6 +38,11 @@ $(VENV)/tests: $(VENV)/product requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
 	@# python3-systemd is the distribution's; one link shows it to this environment, and nothing else of the system.
 	ln -sfn /usr/lib/python3/dist-packages/systemd $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/systemd
+	touch $@
+
+$(VENV)/peers: $(VENV)/tests requirements/peers.txt
+	$(call install_packages,$(PEER_PACKAGES))
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements/peers.txt
 	touch $@
 
 demo: $(VENV)/product ## The main job on an embedded site with a live writer; cleans up (under two minutes)
@@ -78,16 +85,13 @@ coverage: $(VENV)/tests ## Which branches the tests of processes take, those of 
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(VENV)/tests ## Side by side with the usual tools
-	$(BIN)/python -m benchmarks.snapshot
-	$(BIN)/python -m benchmarks.rotation
-	$(BIN)/python -m benchmarks.restore
-	$(BIN)/python -m benchmarks.archive
-	$(BIN)/python -m benchmarks.api
-	$(BIN)/python -m benchmarks.points
+bench: $(VENV)/peers ## Side by side with the usual tools (an hour; QUICK=1: small, some minutes)
+	@# The page shows what was measured, also where one benchmark failed.
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) || failed=1; $(BIN)/python -m benchmarks.page; exit $${failed:-0}
 
-docs: $(VENV)/tests ## Write the reference pages from the code
+docs: $(VENV)/tests ## Write the reference pages from the code, the benchmarks' page from their results
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m benchmarks.page
 
 lock: $(VENV)/tests ## Pin what is deployed, with hashes
 	$(BIN)/python requirements/wheelhouse.py lock

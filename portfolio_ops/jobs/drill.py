@@ -1,22 +1,20 @@
 """The rehearsal: restore as an operator would, to a scratch place, and prove that what came back is the site."""
 
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import apsw
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError, VerificationError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import write_atomically
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.drill_archive import rehearse_archive
+from portfolio_ops.jobs.drill_report import Report, write
 from portfolio_ops.jobs.rehearsal import FAILED, PASSED, Rehearsal, words
 from portfolio_ops.jobs.run import DAILY, DRILL
 from portfolio_ops.jobs.scratch import scratch_folder
@@ -31,29 +29,6 @@ from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind
 from portfolio_ops.store.lock import held
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class Report:
-    """A drill that is over.
-
-    Attributes:
-        verdict: `passed`; `failed`: a backup would not have brought the site back; `inconclusive`: nobody can tell.
-        at: When it ended, UTC, RFC 3339.
-        seconds: How long it took.
-        recovery_seconds: From the newest backup to a checked database; None if it did not come to that.
-        restored: File names of what was restored.
-        reasons: Why it did not pass.
-        evidence: What was found, a line each.
-    """
-
-    verdict: str
-    at: str
-    seconds: float
-    recovery_seconds: float | None
-    restored: tuple[str, ...]
-    reasons: tuple[str, ...]
-    evidence: tuple[str, ...]
 
 
 def drill(site: Site, *, wait: timedelta) -> Report:
@@ -83,26 +58,12 @@ def drill(site: Site, *, wait: timedelta) -> Report:
             tuple(found.failures + found.doubts),
             tuple(found.evidence),
         )
-        write_atomically(_path(site), json.dumps(asdict(report), indent=1).encode())
+        write(site, report)
         reasons = "; ".join(report.reasons)
         message = f"{report.verdict}: {reasons}" if reasons else report.verdict
         runs.finish(site.state, DRILL.name, succeeded=report.verdict == PASSED, message=message)
     _tell(report, log)
     return report
-
-
-def last_report(site: Site) -> Report | None:
-    """The latest drill; None where there was none, or where its record is damaged."""
-    try:
-        document: dict[str, Any] = json.loads(_path(site).read_bytes())
-        lists = {key: tuple(document[key]) for key in ("restored", "reasons", "evidence")}
-        return Report(**{**document, **lists})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _path(site: Site) -> Path:
-    return site.state / "drill-report.json"
 
 
 def _rehearse(found: Rehearsal, folder: Path) -> None:

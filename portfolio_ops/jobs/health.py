@@ -8,9 +8,9 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.files import free_bytes, remove_temporaries, reserve_bytes
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import TimerState, service_states, timer_states
-from portfolio_ops.jobs import archive_health, drill
+from portfolio_ops.jobs import archive_health
 from portfolio_ops.jobs.archive_health import ArchiveHealth
-from portfolio_ops.jobs.drill import Report
+from portfolio_ops.jobs.drill_report import Report, last_report
 from portfolio_ops.jobs.run import BASE, DRILL, JOBS, Job, Watched
 from portfolio_ops.restore import record
 from portfolio_ops.setting import format_duration
@@ -99,7 +99,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
             _drill_health(site, found, timers.get(DRILL.name), now),
         ),
         found.problems,
-        drill.last_report(site),
+        last_report(site),
         archive_health.assess(site, now),
         (
             *_unfinished_restore(site),
