@@ -128,7 +128,7 @@ def _replay(increment: Increment, cut: Cut, database: Path) -> None:
 
 def _frames(increment: Increment, cut: Cut) -> int:
     """How many frames a WAL has that is cut there."""
-    return sum(each.frames for each in increment.cuts[: increment.cuts.index(cut) + 1])
+    return increment.cuts[: increment.cuts.index(cut) + 1].frames()
 
 
 def _sync(path: Path) -> None:

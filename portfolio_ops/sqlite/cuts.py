@@ -24,6 +24,7 @@ RECORD = _FIELDS.size + _CHAIN
 _LENGTH = struct.Struct("<Q")
 _LENGTH_AT = struct.calcsize("<II8sq8sI8sIII")
 _SEEN_ONLY = struct.Struct(f"<16xq{RECORD - 24}x")
+_FRAMES_ONLY = struct.Struct(f"<52xI{RECORD - 56}x")
 _SALTS_ONLY = struct.Struct(f"<36x8s{RECORD - 44}x")
 _MAGIC, _SIGNATURE = 0x184D2A5E, b"pf-cut\x00\x01"
 
@@ -118,6 +119,10 @@ class Cuts(Sequence[Cut]):
     def moments(self) -> list[int]:
         """When each was seen, in microseconds since 1970."""
         return [seen for (seen,) in _SEEN_ONLY.iter_unpack(self.records)]
+
+    def frames(self) -> int:
+        """How many frames of the WAL they have together."""
+        return sum(frames for (frames,) in _FRAMES_ONLY.iter_unpack(self.records))
 
     def generations(self) -> list[tuple[str, range]]:
         """The generations of the WAL in which they end, by their salts, and which cuts those are."""

@@ -1,5 +1,6 @@
 """Reading the pages in an increment back: to check them, or to hand them to SQLite as a WAL."""
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -32,24 +33,8 @@ def frames(increment: Increment, cut: Cut) -> Iterator[bytes]:
     Raises:
         VerificationError: They are not what was written. None is given unless the hash is right.
     """
-    size = FRAME_HEADER + increment.head.page_size
-    left = cut.frames * size
-    descriptor = open_regular(increment.path)
-    try:
-        _require_hash(descriptor, cut, increment.path)
-        part = cast("BinaryIO", _Part(descriptor, cut.end - cut.length, cut.end))
-        reader = zstandard.ZstdDecompressor().stream_reader(part)
-        while batch := reader.read(max(1, _CHUNK // size) * size):
-            left -= len(batch)
-            if left < 0 or len(batch) % size:
-                break
-            yield batch
-    except zstandard.ZstdError as error:
-        raise VerificationError(f"{_name(cut)} of {increment.path}: {error}", suggestion=_SUGGESTION) from error
-    finally:
-        os.close(descriptor)
-    if left:
-        raise VerificationError(f"{_name(cut)} of {increment.path} has not {cut.frames} frames", suggestion=_SUGGESTION)
+    with _opened(increment.path) as descriptor:
+        yield from _frames(descriptor, increment, cut)
 
 
 def pages_in(batch: bytes, page_size: int) -> Iterator[tuple[int, memoryview]]:
@@ -82,7 +67,9 @@ def verify(increment: Increment) -> Increment:
 
 
 def extract(increment: Increment, cut: Cut, target: Path) -> None:
-    """Write the WAL that brings the base of an increment to a cut; durable on return, in constant memory.
+    """Write the WAL that brings the base of an increment to a cut, in constant memory.
+
+    It is there to be replayed and deleted, so nothing waits until it has reached the disk.
 
     Args:
         increment: A file; what is wrong with it behind the cut does no harm.
@@ -98,13 +85,11 @@ def extract(increment: Increment, cut: Cut, target: Path) -> None:
     needed = increment.cuts[: increment.cuts.index(cut) + 1]
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb", _CHUNK) as file, _opened(increment.path) as source:
             file.write(encode_header(increment.head.page_size, increment.salts, big_endian=False))
             for each in needed:
-                for batch in frames(increment, each):
+                for batch in _frames(source, increment, each):
                     file.write(batch)
-            file.flush()
-            os.fsync(descriptor)
     except BaseException:
         target.unlink()
         raise
@@ -126,21 +111,63 @@ def _require_valid(increment: Increment, cut: Cut, encoder: "Encoder") -> None:
         raise VerificationError(f"{_name(cut)} of {increment.path} ends in another checksum than its record says")
 
 
-def _require_hash(descriptor: int, cut: Cut, path: Path) -> None:
-    digest, part = hashlib.sha256(), _Part(descriptor, cut.end - cut.length, cut.end)
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = open_regular(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _frames(descriptor: int, increment: Increment, cut: Cut) -> Iterator[bytes]:
+    """As `frames`, of the open file. A day has 86,400 flushes, mostly of a few pages: such a one is read once."""
+    size = FRAME_HEADER + increment.head.page_size
+    left = cut.frames * size
+    part = _Part(descriptor, cut.end - cut.length, cut.end)
+    try:
+        if max(cut.length, left) <= _CHUNK:
+            batches = iter([_decoded(part.read(_CHUNK), left, cut, increment.path)])
+        else:
+            _require_hash(part, cut, increment.path)
+            reader = zstandard.ZstdDecompressor().stream_reader(cast("BinaryIO", part.again()))
+            batches = iter(lambda: reader.read(max(1, _CHUNK // size) * size), b"")
+        for batch in batches:
+            left -= len(batch)
+            if left < 0 or not batch or len(batch) % size:
+                break
+            yield batch
+    except zstandard.ZstdError as error:
+        raise VerificationError(f"{_name(cut)} of {increment.path}: {error}", suggestion=_SUGGESTION) from error
+    if left:
+        raise VerificationError(f"{_name(cut)} of {increment.path} has not {cut.frames} frames", suggestion=_SUGGESTION)
+
+
+def _decoded(data: bytes, most: int, cut: Cut, path: Path) -> bytes:
+    """A small flush at once; nothing if it says that it is larger than it may be: room would be made for that."""
+    if hashlib.sha256(data).digest() != cut.sha256:
+        raise _damaged(cut, path)
+    if zstandard.frame_content_size(data) > most:
+        return b""
+    return zstandard.ZstdDecompressor().decompress(data, max_output_size=most)
+
+
+def _require_hash(part: "_Part", cut: Cut, path: Path) -> None:
+    digest = hashlib.sha256()
     while chunk := part.read(_CHUNK):
         digest.update(chunk)
     if digest.digest() != cut.sha256:
-        raise VerificationError(f"{_name(cut)} of {path} is damaged", suggestion=_SUGGESTION)
+        raise _damaged(cut, path)
+
+
+def _damaged(cut: Cut, path: Path) -> VerificationError:
+    return VerificationError(f"{_name(cut)} of {path} is damaged", suggestion=_SUGGESTION)
 
 
 def _forget(path: Path) -> None:
     """Let the page cache go: what it holds proves nothing about the disk."""
-    descriptor = open_regular(path)
-    try:
+    with _opened(path) as descriptor:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
 
 
 def _name(cut: Cut) -> str:
@@ -151,9 +178,13 @@ class _Part:
     """Some bytes of a file, as something to read from."""
 
     def __init__(self, descriptor: int, start: int, end: int) -> None:
-        self._descriptor, self._at, self._end = descriptor, start, end
+        self._descriptor, self._start, self._at, self._end = descriptor, start, start, end
 
     def read(self, size: int) -> bytes:
         data = os.pread(self._descriptor, min(size, self._end - self._at), self._at)
         self._at += len(data)
         return data
+
+    def again(self) -> "_Part":
+        """The same, from its beginning."""
+        return _Part(self._descriptor, self._start, self._end)

@@ -64,6 +64,7 @@ def test_zstd_alone_gives_the_wal_of_the_last_cut(tmp_path: Path, page_size: int
         assert wal == content(made, made.cuts[-1], tmp_path)
         assert replayed(live.base, wal, tmp_path) == live.image()
     frames = sum(cut.frames for cut in made.cuts)
+    assert made.cuts.frames() == frames
     assert len(wal) == 32 + frames * (24 + page_size)
 
 
