@@ -1,4 +1,4 @@
-"""Single passes of the archive beside a site that goes on: one timeline, one base, and no byte where nothing changed."""
+"""Single passes of the archive beside a site that goes on: one timeline, one base, nothing where nothing changed."""
 
 import json
 from collections.abc import Callable
