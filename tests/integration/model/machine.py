@@ -17,16 +17,15 @@ from tests.integration.model.product import Fate, Full, Killed
 DISK = "MODEL_DISK"
 """The environment variable that names the folder of a small filesystem."""
 
-_EVENTS = 1200
-"""A command has some hundred events of which a kill may come at each; most have fewer than that."""
 
-_fates = st.one_of(
-    st.just(None),
-    st.just(None),
-    st.just(None),
-    st.builds(Killed, st.integers(1, _EVENTS)),
-    st.builds(Full, st.sampled_from([0, 40, 160, 640, 1300, 1600])),
-)
+def _fates(events: int) -> st.SearchStrategy[Fate]:
+    """Nothing mostly; or a death at one of so many events; or a disk that is full, or has come to its reserve."""
+    nothing = [st.just(None) for _ in range(3)]
+    killed = st.builds(Killed, st.integers(1, events))
+    return st.one_of(*nothing, killed, st.builds(Full, st.sampled_from([0, 40, 160, 640, 1300, 1600])))
+
+
+_of_jobs, _of_restores = _fates(850), _fates(4300)  # as counted; a kill that comes too late is none
 _spans = st.sampled_from([timedelta(minutes=20), timedelta(hours=7), timedelta(days=1), timedelta(days=4)])
 _busy = st.sampled_from([0, 0, 3])
 _names = st.sampled_from(["winter", "Été / 2025", "winter"])
@@ -114,32 +113,32 @@ class Site(RuleBasedStateMachine):
 
     # What is done for the site.
 
-    @rule(fate=_fates, busy=_busy)
+    @rule(fate=_of_jobs, busy=_busy)
     def daily(self, fate: Fate, busy: int) -> None:
         self.judge.backup("daily", "backup", "daily", fate=fate, busy=busy)
 
-    @rule(name=_names, fate=_fates, busy=_busy)
+    @rule(name=_names, fate=_of_jobs, busy=_busy)
     def gallery(self, name: str, fate: Fate, busy: int) -> None:
         self.judge.backup("event-triggered", "backup", "gallery", name, fate=fate, busy=busy)
 
-    @rule(fate=_fates, busy=_busy)
+    @rule(fate=_of_jobs, busy=_busy)
     def social(self, fate: Fate, busy: int) -> None:
         self.judge.backup("social", "backup", "social", fate=fate, busy=busy)
 
-    @rule(fate=_fates)
+    @rule(fate=_of_jobs)
     def rotates(self, fate: Fate) -> None:
         self.judge.rotate(fate)
 
-    @rule(fate=_fates, busy=_busy)
+    @rule(fate=_of_jobs, busy=_busy)
     def archives(self, fate: Fate, busy: int) -> None:
         self.judge.archive(fate, busy)
 
-    @rule(fate=_fates)
+    @rule(fate=_of_jobs)
     def prunes(self, fate: Fate) -> None:
         self.judge.prune(fate)
 
     @precondition(lambda self: self.promise.of("daily", "event-triggered", "wal"))
-    @rule(pick=_picks, fate=_fates)
+    @rule(pick=_picks, fate=_of_restores)
     def restores_a_backup(self, pick: int, fate: Fate) -> None:
         there = self.promise.of("daily", "event-triggered", "wal")
         chosen = there[pick % len(there)]
@@ -147,7 +146,7 @@ class Site(RuleBasedStateMachine):
         self.judge.restore_in_place(chosen.holds, chosen.name, fate=fate)
 
     @precondition(lambda self: self.judge.moments())
-    @rule(pick=_picks, fate=_fates)
+    @rule(pick=_picks, fate=_of_restores)
     def restores_a_moment(self, pick: int, fate: Fate) -> None:
         there = self.judge.moments()
         chosen = there[pick % len(there)]
@@ -158,7 +157,7 @@ class Site(RuleBasedStateMachine):
         self.judge.undo()
 
     @precondition(lambda self: self.promise.of("social"))
-    @rule(pick=_picks, fate=_fates)
+    @rule(pick=_picks, fate=_of_jobs)
     def restores_social_tables(self, pick: int, fate: Fate) -> None:
         there = self.promise.of("social")
         self.judge.restore_social(there[pick % len(there)], fate)
