@@ -7,28 +7,17 @@ ones for as long as is wanted.
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.integration.model.machine import DISK, Site
+from tests.integration.model.machine import Site
 
 SEED = int(os.environ.get("MODEL_SEED", "6"))
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "20"))
 STEPS = 20
-
-
-@pytest.fixture
-def small_disk(filesystem: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A filesystem that is soon full."""
-    place = filesystem("small")
-    monkeypatch.setenv(DISK, str(place))
-    yield place
-    assert not list(place.glob("model-*"))
 
 
 def run(seed: int, examples: int) -> None:
