@@ -25,7 +25,8 @@ from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.tail import DamagedWalError, Tail
 from portfolio_ops.sqlite.wal_header import Checksum
 from portfolio_ops.sqlite.wal_index import WalIndex
-from portfolio_ops.store import timeline, witness
+from portfolio_ops.store import catalogue, timeline, witness
+from portfolio_ops.store.artifact import Kind
 
 _EVERY = 1.0
 """Seconds between two flushes at least: the resolution of what can be restored."""
@@ -78,7 +79,7 @@ class Follower:
         if resumed is not None and resumed.name != ended:
             words = f"Going on with timeline {resumed.name} from frame {resumed.tail.position.frame}"
             self._log.event(messages.ARCHIVE_RESUMED, words, timeline=resumed.name)
-            chapter = Chapter(site, resumed.name, page_size, resumed.link, resumed.seen)
+            chapter = Chapter(site, resumed.name, page_size, resumed.link, resumed.seen, based=resumed.based)
             return resumed.tail, chapter, resumed.name, True
         tail = self._tail_from_here()
         name = timeline.new_id(datetime.now(UTC))  # after the look: what was taken since then, lies in it
@@ -226,6 +227,7 @@ class _Resumed:
     tail: Tail
     link: Link | None
     seen: datetime | None
+    based: datetime | None
 
 
 def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
@@ -253,7 +255,7 @@ def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
         return None
     if _remembered(site.state) != _memory(end.chain, end.position, tail.checksum):
         return None
-    return _Resumed(names[-1], tail, end.link, end.seen)
+    return _Resumed(names[-1], tail, end.link, end.seen, end.based)
 
 
 @dataclass(frozen=True)
@@ -262,8 +264,9 @@ class _End:
 
     position: Position
     chain: bytes
-    link: Link | None
-    seen: datetime | None
+    link: Link | None = None
+    seen: datetime | None = None
+    based: datetime | None = None
 
 
 def _end(site: Site, name: str, page_size: int) -> _End | None:
@@ -278,7 +281,16 @@ def _end(site: Site, name: str, page_size: int) -> _End | None:
         return None
     position = Position(found[1].decode(), int(found[2]))
     # An empty WAL proves nothing: it may have been emptied any number of times.
-    return _End(position, _beginning(name), None, None) if position.frame else None
+    return _End(position, _beginning(name), based=_based(site, name, position)) if position.frame else None
+
+
+def _based(site: Site, name: str, position: Position) -> datetime | None:
+    """When the last backup was taken of a timeline's first generation; None where there is none."""
+    kinds = [kind for kind in Kind if kind.holds_database]
+    artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
+    stated = [(each.taken, each.metadata.details.get("position") or {}) for each in artifacts]
+    began = timeline.began(name)
+    return max((taken for taken, at in stated if taken >= began and at.get("salts") == position.salts), default=None)
 
 
 def _beginning(name: str) -> bytes:

@@ -87,20 +87,27 @@ class Judge:
                 self._require_pruned(folder, began)
 
     def archive(self, fate: Fate = None, busy: int = 0) -> None:
-        """One pass of the archive: what the database holds can be restored as of now."""
+        """One pass of the archive: what the database holds is its last moment."""
         began, before = self.now(), self.place.live
         result, _ = self._run(["archive", "once"], "wal", fate=fate, busy=busy)
         assert fate is not None or result.code == 0, result
         points = self.product.call("--json", "list", "points")
         assert points.code == 0, points
-        lasts = [window["last"] for window in points.data["windows"] if moment_of(window["last"]) <= self.now()]
+        lasts = sorted((window["last"] for window in points.data["windows"]), key=moment_of)
         assert lasts or fate is not None, points
-        if not lasts or (fate is not None and moment_of(max(lasts, key=moment_of)) < began):
+        if not lasts or (fate is not None and moment_of(lasts[-1]) < began):
             return
-        at = max(lasts, key=moment_of)
-        state = self._restored([("--at", at)])[0]
-        assert state == self.place.live or (busy and self._was_between(state, before)), (result, at)
-        self.promise.remember(moment_of(at), state)
+        # Where the clock went back and nothing was committed since, the last moment is still to come.
+        present = [each for each in lasts if moment_of(each) <= self.now()][-1:]
+        ends = list(dict.fromkeys([*present, lasts[-1]]))
+        states = self._restored([("--at", each) for each in ends])
+        found = [each for each in zip(ends, states, strict=True) if self._was_seen(each[1], before, busy)]
+        assert found, (result, ends)
+        self.promise.remember(moment_of(found[0][0]), found[0][1])
+
+    def _was_seen(self, state: State, before: State, busy: int) -> bool:
+        """Whether the database held that just now."""
+        return state == self.place.live or (bool(busy) and (state == before or state in self._between))
 
     def restore_in_place(self, state: State, *words: str, fate: Fate = None) -> None:
         """Restore over the live database; with a killed or failed one, return to what was before."""
@@ -199,9 +206,6 @@ class Judge:
         assert self.place.kept() == kept, result
         self._between = states
         return result, self._settled(states, *folders, prunes=prunes)
-
-    def _was_between(self, state: State, before: State) -> bool:
-        return state == before or state in self._between
 
     def _settled(self, states: Sequence[State], *folders: str, prunes: Sequence[str] = ()) -> list[Kept]:
         """Hold all artifacts against the promise, and take on what is new; only these folders may have changed."""

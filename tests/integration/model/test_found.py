@@ -43,3 +43,13 @@ def test_a_log_reads_in_order_after_the_clock_went_back(state: Site) -> None:
         state.logs(lines=200, ends=False)
         state.rotates(fate=None)
         state.clock_goes_back(minutes=90)
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_the_clock_went_back_before_anything_was_committed_in_a_timeline(state: Site, mode: str) -> None:
+    state.begins(opened=True, mode=mode)
+    state.adds(rows=3, size=10)
+    state.archives(fate=None, busy=0)
+    state.clock_goes_back(minutes=3)
+    state.adds(rows=3, size=10)
+    state.archives(fate=None, busy=0)
