@@ -76,8 +76,9 @@ lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 faults: $(VENV)/tests ## Each system call of each job fails in turn, or kills it: all of them (an hour)
 	FAULTS_EVERY=1 $(BIN)/python -m pytest -q -s -n 2 tests/integration/faults
 
-soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive (SECONDS_LONG=600)
-	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive tests/integration/increment
+soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive; the model (SECONDS_LONG=600)
+	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive tests/integration/increment \
+	  tests/integration/model
 
 coverage: $(VENV)/tests ## Which branches the tests of processes take, those of booted hosts not counted
 	$(BIN)/coverage erase

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 from portfolio_ops.config import Site
 from portfolio_ops.jobs import health
 from portfolio_ops.moment import utc
-from portfolio_ops.store import catalogue, retention, verified
+from portfolio_ops.store import catalogue, retention, timeline, verified
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.requests import Answer
 
@@ -77,7 +77,7 @@ def backups(site: Site) -> dict[str, Any]:
     """Every artifact, oldest first, and what lies among them and is none."""
     found = catalogue.scan(site.backups, site.name)
     memory = verified.read(site.state)
-    verdicts = retention.decide(found.artifacts, site.retention, datetime.now(UTC))
+    verdicts = retention.decide(found.artifacts, site.retention, datetime.now(UTC), timeline.beginnings(site.backups))
     return {
         "success": True,
         "backups": [

@@ -18,10 +18,26 @@ _STEPS_BACK = timedelta(seconds=2)
 
 
 class Chapter:
-    """The file of the hour, and the next one when that is over."""
+    """The file of the hour, and the next one when that is over.
 
-    def __init__(self, site: Site, name: str, page_size: int, link: Link | None, last: datetime | None) -> None:
+    Args:
+        last: When the last flush was seen; None where there is none.
+        based: When the backup was taken that the first flush is to be replayed on, where there is one.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        name: str,
+        page_size: int,
+        link: Link | None,
+        last: datetime | None,
+        *,
+        based: datetime | None = None,
+    ) -> None:
         self._site, self._name, self._page_size, self._link = site, name, page_size, link
+        began = timeline.began(name)
+        self._earliest = began if based is None else max(began, based)
         self._writer: IncrementWriter | None = None
         self._hour = ""
         self.last = last
@@ -43,10 +59,11 @@ class Chapter:
             OSError: The disk is full or fails.
             RefusedError: The disk has come to the site's reserve.
         """
-        if self.last is not None and seen < self.last:
-            if self.last - seen > _STEPS_BACK:
-                raise TimelineEndedError(f"the clock went back from {self.last} to {seen}")
-            seen = self.last
+        before = self.last or self._earliest
+        if seen < before:
+            if before - seen > _STEPS_BACK:
+                raise TimelineEndedError(f"the clock went back from {before} to {seen}")
+            seen = before
         writer = self._writer_of(seen)
         require_room(self._site.backups)
         cut = writer.append(pages, database_pages, since, position, seen, durable=durable)

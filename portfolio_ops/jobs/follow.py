@@ -1,7 +1,9 @@
 """Following a pinned database: what was committed goes into the archive, at most once a second, until told to stop."""
 
 import contextlib
+import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,13 +19,14 @@ from portfolio_ops.host.journal import Log, notify
 from portfolio_ops.jobs.base import Base
 from portfolio_ops.jobs.chapter import Chapter
 from portfolio_ops.jobs.detect import Detector
-from portfolio_ops.sqlite.increment import Increment
+from portfolio_ops.sqlite.increment import Link
 from portfolio_ops.sqlite.pin import Outcome, Pin
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.tail import DamagedWalError, Tail
 from portfolio_ops.sqlite.wal_header import Checksum
 from portfolio_ops.sqlite.wal_index import WalIndex
-from portfolio_ops.store import timeline, witness
+from portfolio_ops.store import catalogue, timeline, witness
+from portfolio_ops.store.artifact import Kind
 
 _EVERY = 1.0
 """Seconds between two flushes at least: the resolution of what can be restored."""
@@ -35,6 +38,7 @@ _SEAL_FRAMES = 800
 _SEAL_AGAIN = 5.0
 _ALIVE = 20.0  # a third of the unit's WatchdogSec=
 _MEMORY = "archive-position"
+_MEMORY_FORM = re.compile(rb"[0-9a-f]{64} [0-9a-f]{8} [0-9a-f]{8} ([0-9a-f]{16}) (\d{10})\n")
 
 
 @dataclass
@@ -60,31 +64,31 @@ class Follower:
     def __init__(self, site: Site, pin: Pin, log: Log, watch: Watch, orders: Orders, *, ended: str = "") -> None:
         self._site, self._pin, self._log, self._watch, self._orders = site, pin, log, watch, orders
         self._index = pin.look()
-        self._tail, self._chapter, self.timeline = self._begin(ended)
-        self._base = Base(site, log, timeline.began(self.timeline), resumed=self._chapter.last is not None)
+        self._tail, self._chapter, self.timeline, resumed = self._begin(ended)
+        self._base = Base(site, log, timeline.began(self.timeline), resumed=resumed)
         self._detector = Detector(site, pin, log)
         self._longest_stall = 0.0
         self._told = ""
         database = site.database.resolve()
         self._names = {database, database.with_name(f"{database.name}-wal")}
 
-    def _begin(self, ended: str) -> tuple[Tail, Chapter, str]:
-        """Go on with the newest timeline if that can be proved, else begin another."""
+    def _begin(self, ended: str) -> tuple[Tail, Chapter, str, bool]:
+        """Go on with the newest timeline if that can be proved, else begin another; tells which of both."""
         site, page_size = self._site, self._pin.page_size
         resumed = _resumable(site, self._index, self._pin)
-        if resumed is not None and resumed[1].head.timeline != ended:
-            tail, increment = resumed
-            name = increment.head.timeline
-            words = f"Going on with timeline {name} from frame {tail.position.frame}"
-            self._log.event(messages.ARCHIVE_RESUMED, words, timeline=name)
-            return tail, Chapter(site, name, page_size, increment.link, increment.cuts[-1].seen), name
+        if resumed is not None and resumed.name != ended:
+            words = f"Going on with timeline {resumed.name} from frame {resumed.tail.position.frame}"
+            self._log.event(messages.ARCHIVE_RESUMED, words, timeline=resumed.name)
+            chapter = Chapter(site, resumed.name, page_size, resumed.link, resumed.seen, based=resumed.based)
+            return resumed.tail, chapter, resumed.name, True
         tail = self._tail_from_here()
         name = timeline.new_id(datetime.now(UTC))  # after the look: what was taken since then, lies in it
         folder = timeline.folder_of(site.backups, name)
         folder.mkdir(mode=0o750, parents=True)
         fsync_directory(folder.parent)
+        remember(site.state, _beginning(name), tail)
         self._log.event(messages.TIMELINE_BEGUN, f"Timeline {name} begins", timeline=name)
-        return tail, Chapter(site, name, page_size, None, None), name
+        return tail, Chapter(site, name, page_size, None, None), name, False
 
     def _tail_from_here(self) -> Tail:
         """The end of what is committed. Just then the site may begin the WAL anew: that is no damage."""
@@ -112,7 +116,8 @@ class Follower:
                         self._detector.look()
                     flushed, dirty, sealed = now, False, 0.0
                     seal_at = now if self._index.frames >= _SEAL_FRAMES else now + _AT_REST
-                if not sealed and now >= seal_at and self._index.frames:
+                # A single pass leaves the generation as it is: only in that one can the next pass go on.
+                if not (once or sealed) and now >= seal_at and self._index.frames:
                     sealed = now if self._seal() else 0.0
                     seal_at = now + _SEAL_AGAIN
                 self._base.look()
@@ -122,7 +127,7 @@ class Follower:
                     self._flush_all()
                     return
                 self._detector.tend()
-                seconds = self._next(now, dirty=dirty, flushed=flushed, sealed=bool(sealed), seal_at=seal_at)
+                seconds = self._next(now, dirty=dirty, flushed=flushed, sealed=once or bool(sealed), seal_at=seal_at)
                 dirty = self._sleep(seconds, dirty=dirty)
 
     def _next(self, now: float, *, dirty: bool, flushed: float, sealed: bool, seal_at: float) -> float:
@@ -180,7 +185,7 @@ class Follower:
                         durable=not self._pin.holds_writers,
                     )
         if chain:
-            remember(self._site.state, chain, self._tail.checksum)
+            remember(self._site.state, chain, self._tail)
 
     def _witnessed(self, index: WalIndex) -> Iterator[tuple[WalIndex, datetime]]:
         """Where a backup stands that is being made, and when: there a restore point comes first, for drills to compare.
@@ -214,7 +219,18 @@ class Follower:
         return seal.outcome is Outcome.SEALED
 
 
-def _resumable(site: Site, index: WalIndex, pin: Pin) -> tuple[Tail, Increment] | None:
+@dataclass(frozen=True)
+class _Resumed:
+    """A timeline that is gone on with, from where it ended; as `Chapter` takes it."""
+
+    name: str
+    tail: Tail
+    link: Link | None
+    seen: datetime | None
+    based: datetime | None
+
+
+def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
     """Where the newest timeline ended, if the WAL still holds all that came since: same salts, and not fewer frames.
 
     The last archived frame must be the same to its checksum. After a power cut, a database whose `synchronous` is
@@ -225,27 +241,72 @@ def _resumable(site: Site, index: WalIndex, pin: Pin) -> tuple[Tail, Increment] 
     anew, before we have read it perhaps.
     """
     names = timeline.ids(site.backups)
-    last = timeline.newest(site.backups, names[-1]) if names else None
-    if last is None or last.damaged or last.head.page_size != pin.page_size:
+    if not names:
         return None
-    cut = last.cuts[-1]
-    if cut.position.salts != index.salts.hex() or cut.position.frame > index.frames:
+    end = _end(site, names[-1], pin.page_size)
+    if end is None or end.position.salts != index.salts.hex() or end.position.frame > index.frames:
         return None
-    if pin.may_end and cut.position.frame < index.frames:
+    if pin.may_end and end.position.frame < index.frames:
         return None
-    tail = Tail(pin, cut.position)
+    tail = Tail(pin, end.position)
     try:
         tail.begin()
     except PortfolioOpsError:
         return None
-    return (tail, last) if _remembered(site.state) == _memory(cut.chain, tail.checksum) else None
+    if _remembered(site.state) != _memory(end.chain, end.position, tail.checksum):
+        return None
+    return _Resumed(names[-1], tail, end.link, end.seen, end.based)
 
 
-def remember(state: Path, chain: bytes, checksum: Checksum) -> None:
-    """Note what the WAL's running checksum is where a flush ended; by one small write that nobody waits for."""
+@dataclass(frozen=True)
+class _End:
+    """Where a timeline ended, as far as it is archived."""
+
+    position: Position
+    chain: bytes
+    link: Link | None = None
+    seen: datetime | None = None
+    based: datetime | None = None
+
+
+def _end(site: Site, name: str, page_size: int) -> _End | None:
+    """The end of a timeline; one in which nothing was seen to be committed ends where it began, as is remembered."""
+    last = timeline.newest(site.backups, name)
+    if last is not None:
+        cut = last.cuts[-1]
+        usable = not last.damaged and last.head.page_size == page_size
+        return _End(cut.position, cut.chain, last.link, cut.seen) if usable else None
+    found = _MEMORY_FORM.fullmatch(_remembered(site.state))
+    if found is None or any(timeline.folder_of(site.backups, name).iterdir()):
+        return None
+    position = Position(found[1].decode(), int(found[2]))
+    # An empty WAL proves nothing: it may have been emptied any number of times.
+    return _End(position, _beginning(name), based=_based(site, name, position)) if position.frame else None
+
+
+def _based(site: Site, name: str, position: Position) -> datetime | None:
+    """When the last backup was taken of a timeline's first generation; None where there is none."""
+    kinds = [kind for kind in Kind if kind.holds_database]
+    artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
+    stated = [(each.taken, each.metadata.details.get("position") or {}) for each in artifacts]
+    began = timeline.began(name)
+    return max((taken for taken, at in stated if taken >= began and at.get("salts") == position.salts), default=None)
+
+
+def _beginning(name: str) -> bytes:
+    """Stands for the beginning of a timeline, as the hash of a flush does for its end."""
+    return hashlib.sha256(name.encode()).digest()
+
+
+def remember(state: Path, chain: bytes, tail: Tail) -> None:
+    """Note where a flush ended, and what the WAL's running checksum is there; by one small write that nobody waits for.
+
+    Args:
+        chain: The hash of the flush, or what stands for the beginning of a timeline.
+    """
     descriptor = os.open(state / _MEMORY, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
-        os.pwrite(descriptor, _memory(chain, checksum), 0)
+        os.pwrite(descriptor, _memory(chain, tail.position, tail.checksum), 0)
     finally:
         os.close(descriptor)
 
@@ -257,5 +318,5 @@ def _remembered(state: Path) -> bytes:
         return b""
 
 
-def _memory(chain: bytes, checksum: Checksum) -> bytes:
-    return f"{chain.hex()} {checksum[0]:08x} {checksum[1]:08x}\n".encode()
+def _memory(chain: bytes, position: Position, checksum: Checksum) -> bytes:
+    return f"{chain.hex()} {checksum[0]:08x} {checksum[1]:08x} {position.salts} {position.frame:010}\n".encode()

@@ -63,6 +63,7 @@ class _Start:
         link: What the next file follows on; None where the timeline has none.
         seen: When the last flush was seen.
         has_base: Whether there is a base that leads there.
+        based: When the newest backup was taken that stands there; of interest only where nothing was flushed.
     """
 
     name: str
@@ -70,6 +71,7 @@ class _Start:
     link: Link | None
     seen: datetime | None
     has_base: bool
+    based: datetime | None = None
 
 
 class PageFollower:
@@ -89,7 +91,7 @@ class PageFollower:
             start = self._resumed(ended) or self._begun()
             self._memory.write(looker.inode, start.hashes)
         self.timeline, self._hashes = start.name, start.hashes
-        self._chapter = Chapter(site, start.name, looker.page_size, start.link, start.seen)
+        self._chapter = Chapter(site, start.name, looker.page_size, start.link, start.seen, based=start.based)
         self._base = Base(site, log, timeline.began(start.name), resumed=start.has_base)
         self._has_base = start.has_base
         self._detector = Detector(site, looker, log)
@@ -143,7 +145,8 @@ class PageFollower:
         self._log.event(messages.ARCHIVE_RESUMED, words, timeline=names[-1])
         has_base = _has_base(history, end)
         link, seen = (last.link, last.cuts[-1].seen) if last is not None else (None, None)
-        return _Start(names[-1], hashes, link, seen, has_base)
+        based = max((base.artifact.taken for base in history.bases if base.position == end), default=None)
+        return _Start(names[-1], hashes, link, seen, has_base, based)
 
     def _known(self, ends: Collection[Position]) -> PageHashes | None:
         """The hashes of the state with which a timeline ended, which is among some."""

@@ -63,6 +63,11 @@ def choose(site: Site, name: str | None) -> str:
     return found[0]
 
 
+def _stream_of(artifact: Artifact) -> tuple[str, int]:
+    """Which stream an archive is of, and where in it that begins."""
+    return artifact.metadata.details["stream"], int(artifact.metadata.details["from"])
+
+
 def _archives(site: Site) -> list[Artifact]:
     return list(catalogue.scan(site.backups, site.name, [Kind.LOGS]).artifacts)
 
@@ -95,7 +100,10 @@ class LogReader:
         yield from self._live_chunks()
 
     def _of_log(self) -> list[Artifact]:
-        return [artifact for artifact in _archives(self._site) if artifact.metadata.details.get("log") == self._log]
+        """The archives of this log, as its bytes follow each other: within a stream by position, for clocks go back."""
+        found = [each for each in _archives(self._site) if each.metadata.details.get("log") == self._log]
+        streams = list(dict.fromkeys(each.metadata.details["stream"] for each in found))
+        return sorted(found, key=lambda each: (streams.index(_stream_of(each)[0]), _stream_of(each)[1]))
 
     def _wanted(self, artifact: Artifact) -> bool:
         since = artifact.metadata.details.get("since")
@@ -104,7 +112,7 @@ class LogReader:
     def _archive_chunks(self, artifact: Artifact) -> Iterator[bytes]:
         """What an archive holds beyond what was shown already."""
         details = artifact.metadata.details
-        stream, start, end = details["stream"], int(details["from"]), int(details["to"])
+        (stream, start), end = _stream_of(artifact), int(details["to"])
         self._seen.add(artifact.id)
         position = self._position.get(stream, start)
         if start > position and self._period.touches(None, artifact.taken):

@@ -52,7 +52,10 @@ def look(descriptor: int) -> Writers:
 
 
 def _descriptors(folder: Path, status: os.stat_result) -> list[str]:
-    """The numbers under which a process has the file open."""
+    """The numbers under which a process has the file open.
+
+    What does not answer is on another disk, one that died or whose server is gone; ours has just answered.
+    """
     numbers = []
     with os.scandir(folder / "fd") as entries:
         for entry in entries:
@@ -60,7 +63,7 @@ def _descriptors(folder: Path, status: os.stat_result) -> list[str]:
                 found = os.stat(entry.path)  # noqa: PTH116  (thousands of them: the system call and no more)
             except PermissionError:
                 raise
-            except OSError:  # closed while we looked; or on a filesystem that fails, which the log's does not
+            except OSError:
                 continue
             if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
                 numbers.append(entry.name)

@@ -7,11 +7,14 @@ An artifact is pruned only if all of this holds:
   base (for a base one that is past its time as well), one of the same log for a log archive, one export for an export;
 - neither it nor those that stand in for it are dated in the future: a clock that was wrong protects nothing and
   endangers nothing;
-- what a restore put away stands in for nothing but for its like.
+- what a restore put away stands in for nothing but for its like;
+- no moment of the archive that is kept begins with it. Such a moment needs a whole backup of before it and of the same
+  timeline; of those that are older than moments are kept, the newest is enough.
 
 Every artifact was verified before it got its name, and a file that is no artifact counts for nothing.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -41,20 +44,41 @@ def limit_of(retention: Retention, kind: Kind) -> timedelta:
     }[kind]
 
 
-def decide(artifacts: Iterable[Artifact], retention: Retention, now: datetime) -> list[Verdict]:
+def decide(
+    artifacts: Iterable[Artifact], retention: Retention, now: datetime, timelines: Sequence[datetime] = ()
+) -> list[Verdict]:
     """A verdict for each artifact, in the order given.
 
     Args:
         artifacts: All of the site; event backups are judged against the dailies too.
         retention: The policy.
         now: The moment, with a zone.
+        timelines: When each timeline of the archive began, in order.
     """
     everything = list(artifacts)
     present = [artifact for artifact in everything if artifact.taken <= now + CLOCK_SLACK]
-    return [_verdict(artifact, present, retention, now) for artifact in everything]
+    bases = _bases(present, retention, now, timelines)
+    return [_verdict(artifact, present, retention, now, bases) for artifact in everything]
 
 
-def _verdict(artifact: Artifact, present: Sequence[Artifact], retention: Retention, now: datetime) -> Verdict:
+def _bases(
+    present: Sequence[Artifact], retention: Retention, now: datetime, timelines: Sequence[datetime]
+) -> frozenset[str]:
+    """The IDs of those with which moments begin: the newest that is past their time, and the first of each timeline."""
+    whole = [each for each in present if each.metadata.kind.holds_database and not each.put_away]
+    whole.sort(key=lambda each: each.taken)
+    past = [each for each in whole if now - each.taken > retention.wal][-1:]
+    first: dict[int, Artifact] = {}
+    for each in whole:
+        number = bisect_right(timelines, each.taken)
+        if number and (not past or each.taken >= past[0].taken):
+            first.setdefault(number, each)
+    return frozenset(each.id for each in first.values())
+
+
+def _verdict(
+    artifact: Artifact, present: Sequence[Artifact], retention: Retention, now: datetime, bases: frozenset[str]
+) -> Verdict:
     kind = artifact.metadata.kind
     limit = limit_of(retention, kind)
     if artifact.taken > now + CLOCK_SLACK:
@@ -68,6 +92,8 @@ def _verdict(artifact: Artifact, present: Sequence[Artifact], retention: Retenti
         newer = [other for other in newer if now - other.taken > limit]
     if len(newer) < needed:
         return Verdict(artifact, keep=True, reason=_too_few(len(newer), needed))
+    if artifact.id in bases:
+        return Verdict(artifact, keep=True, reason="past its limit, but moments of the archive begin with it")
     return Verdict(artifact, keep=False, reason=f"older than {format_duration(limit)}, {len(newer)} newer verified")
 
 

@@ -80,6 +80,11 @@ def began(timeline: str) -> datetime:
     return datetime.strptime(timeline.partition("Z")[0], "%Y-%m-%dT%H%M%S.%f").replace(tzinfo=UTC)
 
 
+def beginnings(backups: Path) -> list[datetime]:
+    """When each timeline began, in order."""
+    return [began(name) for name in ids(backups)]
+
+
 def newest(backups: Path, timeline: str) -> Increment | None:
     """The last file of a timeline that holds anything; None where there is none, or where it cannot be read."""
     for path in sorted(folder_of(backups, timeline).glob(f"*{SUFFIX}"), reverse=True):

@@ -1,10 +1,11 @@
-"""A connection in another process.
+"""A connection in another process, and filesystems of each kind.
 
 POSIX locks do not hold within one process, and the standard library's SQLite is another than the product's: two
 connections of one test process would not see each other's locks, and a test would prove nothing.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+_MKFS = {
+    "ext4": ("256M", ["mkfs.ext4", "-q", "-b", "4096"]),
+    "xfs": ("320M", ["mkfs.xfs", "-q"]),
+    "btrfs": ("256M", ["mkfs.btrfs", "-q"]),
+    "bigalloc": ("256M", ["mkfs.ext4", "-q", "-b", "4096", "-O", "bigalloc", "-C", "65536"]),
+    "small": ("24M", ["mkfs.ext4", "-q", "-b", "4096", "-m", "0"]),
+}
 
 _SERVER = """
 import json, sqlite3, sys
@@ -71,3 +80,39 @@ def elsewhere() -> Iterator[Callable[..., Elsewhere]]:
     yield opener
     for each in opened:
         each.kill()
+
+
+@pytest.fixture(scope="session")
+def filesystem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """Mounts a filesystem of a kind, once a session: ext4, xfs, btrfs, bigalloc, small, tmpfs."""
+    mounted: dict[str, Path] = {}
+    images: list[Path] = []
+    memory = tmp_path_factory.mktemp("images")  # no power is cut here: fsync(2) need not wait for a disk
+
+    def mount(kind: str) -> Path:
+        if kind not in mounted:
+            if os.geteuid() != 0:
+                message = f"mounting {kind} takes root; rotation on {kind} is NOT tested here"
+                if os.environ.get("CI"):
+                    pytest.fail(message)
+                pytest.skip(message)
+            target = tmp_path_factory.mktemp(kind)
+            if kind == "tmpfs":
+                subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256M", "tmpfs", str(target)], check=True)
+            else:
+                size, command = _MKFS[kind]
+                if not images:
+                    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200M", "tmpfs", str(memory)], check=True)
+                image = memory / kind
+                images.append(image)
+                subprocess.run(["truncate", "-s", size, str(image)], check=True)
+                subprocess.run([*command, str(image)], check=True, stdout=subprocess.DEVNULL)
+                subprocess.run(["mount", "-o", "loop", str(image), str(target)], check=True)
+            mounted[kind] = target
+        return mounted[kind]
+
+    yield mount
+    for target in mounted.values():
+        subprocess.run(["umount", str(target)], check=True)
+    if images:
+        subprocess.run(["umount", str(memory)], check=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -199,3 +200,37 @@ def test_a_dst_change_never_leaves_fewer_than_the_days_promised(zone: str) -> No
         store = kept(decide([*store, artifact(Kind.DAILY, now)], POLICY, now + timedelta(seconds=30)))
         if day > 40:
             assert 30 <= len(store) <= 31
+
+
+def test_what_a_moment_begins_with_outlives_its_own_limit() -> None:
+    policy = replace(POLICY, daily=timedelta(days=2), wal=timedelta(days=10), minimum=1)
+    first = datetime(2025, 1, 1, tzinfo=UTC)
+    dailies = [artifact(Kind.DAILY, first + timedelta(days=number)) for number in range(30)]
+    began = [first - timedelta(hours=1), first + timedelta(days=3, hours=-1)]
+
+    def left(day: int) -> list[int]:
+        now = first + timedelta(days=day, hours=1)
+        return [dailies.index(each) for each in kept(decide(dailies[: day + 1], policy, now, began))]
+
+    assert left(2) == [0, 1, 2]
+    assert left(6) == [0, 3, 5, 6]  # the first of each timeline: no moment can be restored without
+    assert left(10) == [0, 3, 9, 10]
+    assert left(11) == [1, 3, 10, 11]  # day 1 is past the time of moments, and begins all that are not
+    assert left(20) == [10, 19, 20]
+    now = first + timedelta(days=6, hours=1)
+    assert kept(decide(dailies[:7], policy, now)) == dailies[5:7]  # without an archive
+
+
+def test_a_base_that_is_let_go_leaves_one_that_stays() -> None:
+    policy = replace(POLICY, minimum=1)
+    first = datetime(2025, 1, 1, tzinfo=UTC)
+    base = artifact(Kind.WAL, first)
+    dailies = [artifact(Kind.DAILY, first + timedelta(days=number, hours=1)) for number in range(40)]
+    began = [first - timedelta(seconds=1)]
+    store = [base, *dailies]
+    for day in range(28, 40):
+        now = first + timedelta(days=day, hours=2)
+        store = kept(decide([each for each in store if each.taken < now], policy, now, began)) + [
+            each for each in dailies if each.taken >= now
+        ]
+        assert any(now - each.taken > policy.wal for each in store) == (day >= 30)

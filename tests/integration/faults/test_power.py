@@ -20,7 +20,9 @@ from pathlib import Path
 
 import pytest
 
+from portfolio_ops.config import Site
 from portfolio_ops.jobs.archive import archive
+from portfolio_ops.jobs.rotate import rotate_logs
 from portfolio_ops.moment import exact
 from portfolio_ops.restore import points
 from portfolio_ops.restore.audit import State as Found
@@ -132,6 +134,16 @@ def _cut_at(yard: Yard, disk: Disk, inject: str) -> bool:
         process.communicate()
     disk.exchange()
     return stopped
+
+
+def test_what_somebody_has_open_on_a_disk_that_died_is_no_log(disk: Disk, site: Site) -> None:
+    with (disk.place / "open").open("w") as file, subprocess.Popen(["sleep", "60"], stdout=file) as holder:
+        try:
+            disk.cut()
+            [made] = rotate_logs(site, wait=WAIT).made
+        finally:
+            holder.kill()
+    assert made.metadata.details["lines"] == 2
 
 
 @pytest.mark.slow

@@ -20,14 +20,6 @@ from portfolio_ops.logs.rotate import rotate_log
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
 
-_MKFS = {
-    "ext4": ("256M", ["mkfs.ext4", "-q", "-b", "4096"]),
-    "xfs": ("320M", ["mkfs.xfs", "-q"]),
-    "btrfs": ("256M", ["mkfs.btrfs", "-q"]),
-    "bigalloc": ("256M", ["mkfs.ext4", "-q", "-b", "4096", "-O", "bigalloc", "-C", "65536"]),
-    "small": ("24M", ["mkfs.ext4", "-q", "-b", "4096", "-m", "0"]),
-}
-
 _WRITER = """
 import os, sys, time
 name, pause = sys.argv[2], float(sys.argv[3])
@@ -132,42 +124,6 @@ def lines_of(data: bytes) -> dict[str, list[int]]:
         assert padding == "x" * (120 - int(number) % 120), line
         found.setdefault(name, []).append(int(number))
     return found
-
-
-@pytest.fixture(scope="session")
-def filesystem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
-    """Mounts a filesystem of a kind, once a session: ext4, xfs, btrfs, bigalloc, small, tmpfs."""
-    mounted: dict[str, Path] = {}
-    images: list[Path] = []
-    memory = tmp_path_factory.mktemp("images")  # no power is cut here: fsync(2) need not wait for a disk
-
-    def mount(kind: str) -> Path:
-        if kind not in mounted:
-            if os.geteuid() != 0:
-                message = f"mounting {kind} takes root; rotation on {kind} is NOT tested here"
-                if os.environ.get("CI"):
-                    pytest.fail(message)
-                pytest.skip(message)
-            target = tmp_path_factory.mktemp(kind)
-            if kind == "tmpfs":
-                subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256M", "tmpfs", str(target)], check=True)
-            else:
-                size, command = _MKFS[kind]
-                if not images:
-                    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200M", "tmpfs", str(memory)], check=True)
-                image = memory / kind
-                images.append(image)
-                subprocess.run(["truncate", "-s", size, str(image)], check=True)
-                subprocess.run([*command, str(image)], check=True, stdout=subprocess.DEVNULL)
-                subprocess.run(["mount", "-o", "loop", str(image), str(target)], check=True)
-            mounted[kind] = target
-        return mounted[kind]
-
-    yield mount
-    for target in mounted.values():
-        subprocess.run(["umount", str(target)], check=True)
-    if images:
-        subprocess.run(["umount", str(memory)], check=True)
 
 
 @pytest.fixture

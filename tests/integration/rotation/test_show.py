@@ -29,6 +29,25 @@ def test_archives_and_live_file_are_one_stream(kind: str, yard_on: Callable[...,
     assert read(yard) == (written, [])
 
 
+def test_lines_stay_in_order_where_the_clock_went_back(
+    yard_on: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard = yard_on("ext4")
+    written = yard.append(b"before\n" * 2000)
+    yard.rotate()
+
+    class Slow(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr("portfolio_ops.logs.rotate.datetime", Slow)
+    written += yard.append(b"after\n" * 2000)
+    yard.rotate()
+    written += yard.append(b"live\n")
+    assert read(yard) == (written, [])
+
+
 def test_a_period_chooses_whole_pieces(yard_on: Callable[..., Any]) -> None:
     yard = yard_on("ext4")
     yard.append(b"old\n" * 2000)

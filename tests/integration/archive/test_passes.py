@@ -1,0 +1,78 @@
+"""Single passes of the archive beside a site that goes on: one timeline, one base, nothing where nothing changed."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portfolio_ops.config import Site
+from portfolio_ops.jobs import follow
+from portfolio_ops.jobs.archive import archive
+from portfolio_ops.store import timeline
+from tests.integration.conftest import Elsewhere
+
+NOTE = "INSERT INTO comments(body) VALUES('a note')"
+
+
+@pytest.fixture
+def program(site: Site, elsewhere: Callable[..., Elsewhere], monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    """The site's own program. Whoever waits for a base has waited for long enough to seal what he follows."""
+    monkeypatch.setattr(follow, "_AT_REST", 0.0)
+    site.backups.mkdir()
+    opened = elsewhere(site.database)
+    opened.execute(NOTE)
+    return opened
+
+
+def passes(site: Site) -> tuple[list[str], int, int]:
+    """One more; gives the timelines, how many bases there are, and how many moments."""
+    archive(site, once=True, wait=timedelta())
+    names = timeline.ids(site.backups)
+    cuts = sum(len(each.cuts) for name in names for each in timeline.read(site.backups, name).increments)
+    return names, len(list((site.backups / "wal").glob("base-*"))), cuts
+
+
+def test_each_goes_on_where_the_last_one_ended(site: Site, program: Elsewhere) -> None:
+    [name], bases, cuts = passes(site)
+    assert (bases, cuts) == (1, 0)
+    for number in range(1, 4):
+        program.execute(NOTE)
+        assert passes(site) == ([name], 1, number)
+
+
+def test_where_nothing_was_committed_nothing_is_written(site: Site, program: Elsewhere) -> None:
+    first = passes(site)
+    assert passes(site) == first
+    program.execute(NOTE)
+    second = passes(site)
+    files = contents(site)
+    assert passes(site) == second
+    assert contents(site) == files
+
+
+def contents(site: Site) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in (site.backups / "wal").rglob("*.zst")}
+
+
+@pytest.mark.parametrize("damage", ["lost", "another"])
+def test_what_cannot_be_proved_begins_a_timeline(site: Site, program: Elsewhere, damage: str) -> None:
+    [before], _, _ = passes(site)
+    memory = site.state / "archive-position"
+    words: list[Any] = memory.read_text().split()
+    if damage == "lost":
+        memory.unlink()
+    else:  # as after a power cut: as many frames, and others
+        memory.write_text(" ".join([words[0], "00000000", *words[2:]]) + "\n")
+    program.execute(NOTE)
+    names, bases, _ = passes(site)
+    assert (names[0], len(names), bases) == (before, 2, 2)
+
+
+def test_an_empty_wal_proves_nothing(site: Site, program: Elsewhere) -> None:
+    program.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert len(passes(site)[0]) == 1
+    assert len(passes(site)[0]) == 2
+    assert json.loads((site.state / "archive.json").read_text())["latest"]["state"] == "succeeded"
