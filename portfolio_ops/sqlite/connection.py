@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 
 from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
+from portfolio_ops.host.files import is_full
 from portfolio_ops.sqlite.place import located, require_plain_files
 
 _BUSY_MILLISECONDS = 10_000
@@ -113,6 +114,11 @@ def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:
         return BusyError(
             f"{database} stayed locked for {_BUSY_MILLISECONDS // 1000} s: {error}",
             suggestion="does the site use locking_mode=EXCLUSIVE or hold a write transaction open? End it, then retry",
+        )
+    if isinstance(error, apsw.CantOpenError) and is_full(database.parent):
+        return PortfolioOpsError(
+            f"{database} cannot be opened: there is no room for its -wal and -shm ({error})",
+            suggestion="free some space, or inodes (df -i); the next run starts afresh",
         )
     if isinstance(error, apsw.CantOpenError | apsw.PermissionsError | apsw.ReadOnlyError):
         return NotPermittedError(
