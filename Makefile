@@ -73,8 +73,8 @@ lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 	.ci/units
 	.ci/ansible
 
-faults: $(VENV)/tests ## Each system call of each job fails in turn, or kills it: all of them (an hour)
-	FAULTS_EVERY=1 $(BIN)/python -m pytest -q -s -n 2 tests/integration/faults
+faults: $(VENV)/tests ## Each system call fails or kills, disks are full, sites are hostile: all cases (an hour and a half)
+	FAULTS_EVERY=1 FULL_DISK_PASSES=200 $(BIN)/python -m pytest -q -s -n 2 tests/integration/faults tests/integration/hostile
 
 soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive; the model (SECONDS_LONG=600)
 	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive tests/integration/increment \

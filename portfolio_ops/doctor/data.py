@@ -16,7 +16,8 @@ from portfolio_ops.errors import NotFoundError, PortfolioOpsError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.logs import writers
-from portfolio_ops.sqlite.connection import SIDES, reading
+from portfolio_ops.sqlite.connection import reading
+from portfolio_ops.sqlite.place import SIDES, located
 
 _FSTAB, _MOUNTS = Path("/etc/fstab"), Path("/proc/self/mounts")
 _WORD, _ESCAPED = re.compile(rb"[^ \t]+"), re.compile(rb"\\([0-3][0-7]{2})")
@@ -80,7 +81,11 @@ def _backups(site: Site) -> Finding:
 
 
 def _database(site: Site) -> Iterator[Finding]:
-    path = Path(os.path.realpath(site.database))
+    try:
+        path = located(site.database)
+    except PortfolioOpsError as error:
+        yield fault("database", error.message, error.suggestion)
+        return
     if not path.is_file():
         yield fault("database", f"there is no database at {site.database}", "restore one, or correct [site] database")
         return

@@ -6,6 +6,7 @@ the WAL anew; 3.51.3 mends it, and so do 3.50.7 and 3.44.6 (<https://www.sqlite.
 
 import contextlib
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ _BACKPORTS = {(3, 44): 6, (3, 50): 7}
 def look(site: Site) -> Iterator[Finding]:
     """Ours, and those of the programs that run now."""
     yield _ours()
-    for holder in who_holds(Path(site.database).resolve()):
+    for holder in who_holds(Path(os.path.realpath(site.database))):
         version = version_in(holder.pid)
         if version is None:
             yield ok("SQLite", f"the version in {holder} was not found")

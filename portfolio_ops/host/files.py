@@ -18,6 +18,8 @@ TEMPORARY_PREFIX = ".tmp-"
 _SYNC_FILE_RANGE_WRITE = 2
 _RESERVE_SHARE = 0.05
 _RESERVE_MOST = 1 << 30
+_SPARSE_LEAST, _SPARSE_MOST = 1 << 30, 100  # no log compresses like that, where a filesystem counts compressed blocks
+_BLOCK = 512  # of which stat(2) counts, whatever the filesystem's are
 
 
 def fsync_directory(path: Path) -> None:
@@ -93,6 +95,81 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     return descriptor
 
 
+def real_inside(path: Path, folder: Path) -> Path:
+    """Where a path really is. A link may lead to another place in `folder`, and not out of it.
+
+    Raises:
+        RefusedError: It does.
+    """
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(folder)):
+        raise RefusedError(
+            f"{path} leads to {real}, outside {folder}",
+            suggestion="name the file itself in the configuration; links out of its folder are not followed",
+        )
+    return real
+
+
+def require_plain(path: Path) -> None:
+    """Refuse what is there and no regular file of its folder's: who opens it may wait for ever, or change another.
+
+    Raises:
+        RefusedError: It is a link, a folder, a FIFO, a socket or a device; or it has a name elsewhere.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RefusedError(f"{path} is not a regular file", suggestion="who put it there? Move it away")
+        _require_no_name_elsewhere(path, status)
+
+
+def open_plain(path: Path) -> int:
+    """As `open_regular`, and only a file without a name elsewhere: judged is what was opened, whatever is there now."""
+    descriptor = open_regular(path)
+    try:
+        _require_no_name_elsewhere(path, os.fstat(descriptor))
+    except RefusedError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_no_name_elsewhere(path: Path, status: os.stat_result) -> None:
+    """Other names below its own folder do no harm: a restore that died has left some."""
+    if status.st_nlink <= 1:
+        return
+    files = (Path(folder, name) for folder, _, names in os.walk(path.parent) for name in names)
+    below = sum(_is_same(file, status) for file in files)
+    if below < status.st_nlink:
+        raise RefusedError(
+            f"{path} has another name, outside {path.parent}: what is written into one is written into both",
+            suggestion=f"find the other name and remove it: find / -xdev -samefile {path}",
+        )
+
+
+def _is_same(path: Path, status: os.stat_result) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.lstat(), status)
+    return False
+
+
+def require_dense(descriptor: int, path: Path, *, start: int = 0) -> None:
+    """Refuse a file that is a terabyte of nothing: to read that takes hours, and to copy it fills a disk.
+
+    Args:
+        start: What lies before it will not be read, and may be nothing.
+
+    Raises:
+        RefusedError: More than 1 GiB would be read, and not a hundredth of that is on the disk.
+    """
+    status = os.fstat(descriptor)
+    if status.st_size - start > max(_SPARSE_LEAST, _SPARSE_MOST * status.st_blocks * _BLOCK):
+        raise RefusedError(
+            f"{path} is {status.st_size:,} bytes long, and only {status.st_blocks * _BLOCK:,} of them are on the disk",
+            suggestion="the rest is nothing: find out what made it so long, and cut it off",
+        )
+
+
 def copy_durably(source: Path, target: Path, mode: int) -> None:
     """Copy a file's content to a new file that only we can see until it has `mode`; durable on return.
 
@@ -133,6 +210,12 @@ def free_bytes(path: Path) -> int:
     """Bytes that this user may still write on the filesystem of `path` (statvfs(3), f_bavail)."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+def is_full(path: Path) -> bool:
+    """Whether nothing more can be made on the filesystem of `path`: no byte, or no inode, is free."""
+    status = os.statvfs(path)
+    return status.f_bavail == 0 or (status.f_files > 0 and status.f_favail == 0)
 
 
 def reserve_bytes(path: Path) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from portfolio_ops.errors import NotFoundError, NotPermittedError
+from portfolio_ops.host.files import real_inside
 
 
 def owner_of(database: Path, root: Path) -> tuple[int, int]:
@@ -19,10 +20,13 @@ def owner_of(database: Path, root: Path) -> tuple[int, int]:
 
     Raises:
         NotFoundError: None of them exists.
+        RefusedError: A link leads out of the site: whoever put it there would choose whom root becomes.
     """
-    for path in (database, database.parent, root):
+    below = Path(os.path.normpath(database)).is_relative_to(os.path.normpath(root))
+    folder = real_inside(database.parent, root if below else database.parent)
+    for path in (real_inside(database, folder), folder, Path(os.path.realpath(root))):
         try:
-            status = path.stat()
+            status = path.lstat()
         except FileNotFoundError:
             continue
         return status.st_uid, status.st_gid

@@ -1,6 +1,7 @@
 """The archive: a daemon that follows the database, gives way to restores, and goes on by itself after any trouble."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +24,15 @@ from portfolio_ops.sqlite.connection import explained as explained_by_sqlite
 from portfolio_ops.sqlite.lineage import TimelineEndedError
 from portfolio_ops.sqlite.look import has_wal, opened
 from portfolio_ops.sqlite.pin import pinned
+from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.tail import DamagedWalError
 from portfolio_ops.store import runs, timeline
 from portfolio_ops.store.lock import held, is_held
 
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _POLL = 0.2
+_ENDS_AT_ONCE = 3
+"""How many timelines in a row may end within a minute, before that is a fault that lasts."""
 
 
 def archive(site: Site, *, once: bool, wait: timedelta) -> None:
@@ -41,7 +45,7 @@ def archive(site: Site, *, once: bool, wait: timedelta) -> None:
     log, orders = Log(site=site.name, job="archive"), Orders(give_way=lambda: is_held(site.state, EXCHANGE))
     with held(site.state, ARCHIVING, wait=wait, on_wait=lambda _: None), Watch() as watch, _stopping(orders, watch):
         notify("READY=1")
-        failures, ended = 0, ""
+        failures, ends, ended = 0, 0, ""
         while not orders.stop:
             began = time.monotonic()
             try:
@@ -55,14 +59,17 @@ def archive(site: Site, *, once: bool, wait: timedelta) -> None:
                 kind = messages.WAL_DAMAGED if damaged else messages.TIMELINE_ENDED
                 log.event(kind, f"The timeline ended: {error.message}", suggestion=error.suggestion)
                 ended = next(reversed(timeline.ids(site.backups)), "")
-                if time.monotonic() - began < _PAUSES[-1]:
-                    _rest(watch, orders, _PAUSES[0])
+                ends = ends + 1 if time.monotonic() - began < _PAUSES[-1] else 0
+                if once and ends > _ENDS_AT_ONCE:
+                    raise
+                if ends:
+                    _rest(watch, orders, _PAUSES[max(0, min(ends - _ENDS_AT_ONCE, len(_PAUSES) - 1))])
             except (PortfolioOpsError, OSError, apsw.Error) as error:
                 if once:
                     raise _ours(error, site) from error
                 failures = 0 if time.monotonic() - began > _PAUSES[-1] else failures
                 _tell(site, log, _ours(error, site), failures)
-                missing = site.database.resolve() if isinstance(error, NotFoundError) else None
+                missing = Path(os.path.realpath(site.database)) if isinstance(error, NotFoundError) else None
                 _rest(watch, orders, _PAUSES[min(failures, len(_PAUSES) - 1)], missing)
                 failures += 1
 
@@ -80,7 +87,7 @@ def _pass(site: Site, log: Log, watch: Watch, orders: Orders, ended: str, *, onc
     """From opening the database to closing it: until told to stop, or until a restore waits."""
     while orders.give_way() and not orders.stop:
         _rest(watch, orders, _POLL)
-    watch.add(site.database.resolve().parent)
+    watch.add(located(site.database).parent)
     watch.add(site.state)
     with held(site.state, PINNED, wait=timedelta(), on_wait=lambda _: None), contextlib.ExitStack() as hold:
         follower: Follower | PageFollower

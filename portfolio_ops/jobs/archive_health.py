@@ -1,6 +1,5 @@
 """How the archive is doing: whether it runs, how far it has come, how far it is behind."""
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from portfolio_ops.host.timers import archive_is_off
 from portfolio_ops.jobs.run import ARCHIVING
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.look import change_counter_of
+from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import lock, runs, timeline
@@ -70,8 +70,8 @@ def _lag(database: Path, last: Cut, now: datetime) -> tuple[float, int]:
 
     Without a WAL, its change counter tells.
     """
-    path = Path(os.path.realpath(database))
     try:
+        path = located(database)
         index = wal_index_of(path)
         written = path if index is None else path.with_name(f"{path.name}-wal")
         changed = datetime.fromtimestamp(written.stat().st_mtime, UTC)

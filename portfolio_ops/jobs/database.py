@@ -1,7 +1,6 @@
 """A whole database as an artifact: snapshot, compress, read back, check, publish."""
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.run import PINNED, Task
 from portfolio_ops.sqlite.check import check_database
 from portfolio_ops.sqlite.difference import Fingerprint
+from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.snapshot import Snapshot, snapshot
 from portfolio_ops.store import catalogue, witness
 from portfolio_ops.store import image as handed
@@ -133,7 +133,7 @@ def _report(site: Site, artifact: Artifact, log: Log, seconds: float) -> None:
     )
     owner = site.database.stat().st_uid
     for ending in ("-wal", "-shm"):
-        side = Path(f"{os.path.realpath(site.database)}{ending}")
+        side = Path(f"{located(site.database)}{ending}")
         if side.exists() and side.stat().st_uid != owner:
             log.event(
                 messages.SIDE_FILES_FOREIGN,

@@ -21,6 +21,7 @@ from portfolio_ops.jobs.chapter import Chapter
 from portfolio_ops.jobs.detect import Detector
 from portfolio_ops.sqlite.increment import Link
 from portfolio_ops.sqlite.pin import Outcome, Pin
+from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.tail import DamagedWalError, Tail
 from portfolio_ops.sqlite.wal_header import Checksum
@@ -69,7 +70,7 @@ class Follower:
         self._detector = Detector(site, pin, log)
         self._longest_stall = 0.0
         self._told = ""
-        database = site.database.resolve()
+        database = located(site.database)
         self._names = {database, database.with_name(f"{database.name}-wal")}
 
     def _begin(self, ended: str) -> tuple[Tail, Chapter, str, bool]:

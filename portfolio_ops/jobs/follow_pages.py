@@ -27,6 +27,7 @@ from portfolio_ops.sqlite.difference import Difference, PageHashes
 from portfolio_ops.sqlite.increment import Increment, Link
 from portfolio_ops.sqlite.lineage import TimelineEndedError
 from portfolio_ops.sqlite.look import Looker, RestlessError, living
+from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import catalogue, image, timeline
 from portfolio_ops.store.artifact import Kind
@@ -98,7 +99,7 @@ class PageFollower:
         self._interval = self._longest_stall = 0.0
         self._restless = 0.0  # since when it cannot be read, as of time.monotonic(3)
         self._told = ""
-        database = site.database.resolve()
+        database = located(site.database)
         self._names = {database, database.with_name(f"{database.name}-journal"), image.path_of(site.state)}
 
     @contextlib.contextmanager

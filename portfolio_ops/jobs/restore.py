@@ -22,7 +22,7 @@ from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.restore.record import OPEN, PUT_BACK, Record
 from portfolio_ops.restore.replay import stage
 from portfolio_ops.restore.swap import finish_move, put_sides_back, side
-from portfolio_ops.sqlite.connection import SIDES
+from portfolio_ops.sqlite.place import SIDES
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.lock import held
 

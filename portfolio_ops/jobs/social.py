@@ -56,9 +56,9 @@ def export(task: Task, moment: AbstractContextManager[apsw.Connection], details:
     with Draft(task.folder) as draft:
         with moment as connection:
             tables = _present_tables(site, missing_tables(connection, [table.name for table in site.social_tables]))
-            rows = count_rows(connection, tables)
             taken = datetime.now(UTC)
             draft.write(export_tables(connection, tables))
+            rows = count_rows(connection, tables)  # now: what is no table, but a view without end, was refused
         task.log.progress("Verifying the export")
         with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=task.folder) as scratch:
             content = draft.read_back(cast("BinaryIO", scratch.file))

@@ -11,7 +11,7 @@ from typing import Self
 
 from portfolio_ops.errors import PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import open_regular
-from portfolio_ops.logs.state import Head
+from portfolio_ops.logs.state import PRINTED_MOST, Head
 
 # linux/falloc.h
 _FALLOC_KEEP_SIZE = 0x01
@@ -19,7 +19,6 @@ _FALLOC_PUNCH_HOLE = 0x02
 _FALLOC_COLLAPSE_RANGE = 0x08
 
 _CHUNK = 1 << 20
-_WINDOW = 4096
 _PUNCH_BYTES = 2 << 20
 """One step of freeing. Whoever appends waits for it: freeing 1 GB in one call held a writer for 0.7 s (ext4)."""
 
@@ -110,7 +109,7 @@ class LiveLog:
 
     def head(self, length: int, *, spared: int = 0) -> Head:
         """The file's first `length` bytes as a head; the first `spared` of them stay out of its fingerprint."""
-        printed = min(_WINDOW, length - spared)
+        printed = min(PRINTED_MOST, length - spared)
         return Head(length, printed, self._fingerprint(length - printed, printed))
 
     def holds(self, head: Head) -> bool:

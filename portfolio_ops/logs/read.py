@@ -15,6 +15,7 @@ from pathlib import Path
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError, UsageError
+from portfolio_ops.host.files import require_dense
 from portfolio_ops.logs.live import LiveLog
 from portfolio_ops.logs.state import State, Step, memory_of, settle
 from portfolio_ops.store import catalogue, lock
@@ -94,6 +95,7 @@ class LogReader:
 
         Raises:
             VerificationError: An archive is damaged.
+            RefusedError: The log is no plain file of this site, or a terabyte of nothing.
         """
         for artifact in self._of_log():
             yield from self._archive_chunks(artifact)
@@ -141,6 +143,7 @@ class LogReader:
                 return
             end = state.base + live.size
             position = max(state.archived_to, self._position.get(state.stream, 0))
+            require_dense(live.descriptor, live.path, start=position - state.base)
             while position < end:
                 data = os.pread(live.descriptor, min(_CHUNK, end - position), position - state.base)
                 if memory.load() == found:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError, RefusedError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import fsync_directory
+from portfolio_ops.host.files import fsync_directory, require_dense
 from portfolio_ops.host.journal import Log
 from portfolio_ops.logs import truncate, writers
 from portfolio_ops.logs.archive import Archive, Piece
@@ -123,6 +123,7 @@ class _Rotation:
     def _archived(self, state: State, made: list[Artifact]) -> State:
         """Publish the whole lines behind the archived head, if there are any."""
         live = self._live
+        require_dense(live.descriptor, live.path, start=state.head.length)
         taken = datetime.now(UTC)  # before the size is looked at: what lies behind the cut was written later
         cut = live.last_line_end(state.head.length, live.size)
         if cut == state.head.length:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, unique
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -21,6 +22,10 @@ from portfolio_ops.host.files import write_atomically
 
 ATTRIBUTE = "user.portfolio-ops"
 FORMAT = 1
+PRINTED_MOST = 4096
+"""Bytes of a head that its fingerprint covers."""
+
+_BYTES_MOST = 1 << 62
 
 
 @unique
@@ -165,12 +170,38 @@ def decode(data: bytes) -> State:
         document["step"] = Step(document["step"])
         document["head"] = Head(*document["head"])
         document["next"] = Head(*document.get("next", ()))
-        return State(**document)
-    except (ValueError, KeyError, TypeError) as error:
+        state = State(**document)
+        _require_possible(state)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PortfolioOpsError(
             f"the log's attribute {ATTRIBUTE} cannot be understood ({error!r})",
             suggestion=f"remove it (setfattr -x {ATTRIBUTE} FILE): what it says is archived is then archived again",
         ) from error
+    return state
+
+
+def _require_possible(state: State) -> None:
+    """Whoever writes the log may write this too.
+
+    Raises:
+        ValueError: No run of ours can have written it.
+    """
+    heads = (state.head, state.next)
+    texts: list[Any] = [state.stream, state.cut_at, state.token, state.marker, *(head.fingerprint for head in heads)]
+    numbers: list[Any] = [
+        state.base,
+        state.removes,
+        *(head.length for head in heads),
+        *(head.printed for head in heads),
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("text was expected")
+    if not all(isinstance(number, int) and 0 <= number < _BYTES_MOST for number in numbers):
+        raise ValueError("a number of bytes was expected")
+    if any(head.printed > min(head.length, PRINTED_MOST) for head in heads):
+        raise ValueError("a head shorter than its fingerprint")
+    if state.cut_at and datetime.fromisoformat(state.cut_at).tzinfo is None:
+        raise ValueError("a time without a zone")
 
 
 class Memory(Protocol):

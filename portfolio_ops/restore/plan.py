@@ -16,7 +16,8 @@ from portfolio_ops.host import backend
 from portfolio_ops.host.files import free_bytes
 from portfolio_ops.host.holders import Holder, holders, identity_of
 from portfolio_ops.restore.points import MomentPlan
-from portfolio_ops.sqlite.connection import SIDES, reading
+from portfolio_ops.sqlite.connection import reading
+from portfolio_ops.sqlite.place import SIDES, located, require_plain_files
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind, read_artifact
 from portfolio_ops.store.lock import holder_of
@@ -137,17 +138,18 @@ def plan_in_place(site: Site, artifact: Artifact) -> Plan:
 
     Raises:
         NotFoundError: The folder of the database does not exist.
-        RefusedError: The live database is something else than a file.
+        RefusedError: The live database is something else than a file, or a side file is, or one has a name elsewhere.
         NotPermittedError: Its folder cannot be written, or a side file is somebody else's.
         BackendError: The backend cannot be asked.
     """
-    target = Path(os.path.realpath(site.database))
+    target = located(site.database)
     if not target.parent.is_dir():
         raise NotFoundError(
             f"there is no folder {target.parent}", suggestion="is the volume mounted? Or make the folder, the owner's"
         )
     if os.path.lexists(target) and not target.is_file():
         raise RefusedError(f"{target} is not a regular file", suggestion="correct [site] database")
+    require_plain_files(target)
     _require_ours(target)
     running = backend.is_running(site.backend) if backend.is_known(site.backend) else None
     archiver = holder_of(site.state, "archive")  # it lets go when it is asked to

@@ -29,7 +29,8 @@ import apsw
 from portfolio_ops.errors import BusyError
 from portfolio_ops.host.files import fsync_directory, open_regular
 from portfolio_ops.host.holders import Holder, holders, identity_of
-from portfolio_ops.sqlite.connection import SIDES, explained, is_bare
+from portfolio_ops.sqlite.connection import explained, is_bare
+from portfolio_ops.sqlite.place import SIDES, require_plain_files
 
 _BUSY_MILLISECONDS = 2000
 _LOCK_BYTES = (0x40000000, 512)
@@ -55,12 +56,14 @@ def settle(database: Path) -> bool:
     Raises:
         BusyError: It has another user.
         PortfolioOpsError: The disk is full, or it may not be written.
+        RefusedError: Something else than files lies there.
     """
+    require_plain_files(database)
     if is_bare(database):
         return False
     connection = None
     try:
-        connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.pragma("locking_mode", "exclusive")

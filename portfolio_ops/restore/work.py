@@ -1,6 +1,7 @@
 """The hidden folder beside a database in which a restore works: what comes in, and what was there."""
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -54,9 +55,15 @@ def require_nothing_left(database: Path) -> None:
 
 
 def make(database: Path) -> None:
-    """Make the folder, empty."""
+    """Make the folder, empty.
+
+    Raises:
+        RefusedError: Something else has its name.
+    """
     folder = folder_of(database)
-    if folder.exists():
+    if os.path.lexists(folder):
+        if not _is_folder(folder):
+            raise RefusedError(f"{folder} is not a folder", suggestion="who put it there? Move it away")
         shutil.rmtree(folder)
     folder.mkdir(mode=0o700)
 
@@ -68,4 +75,10 @@ def remove(database: Path) -> None:
     """
     with contextlib.suppress(OSError):
         former_of(database).rename(folder_of(database) / "removed")
-    shutil.rmtree(folder_of(database), ignore_errors=True)
+    if _is_folder(folder_of(database)):
+        shutil.rmtree(folder_of(database), ignore_errors=True)
+
+
+def _is_folder(path: Path) -> bool:
+    """A folder, and no link to one: rmtree(3py) opens what it is given, and waits for who writes into a FIFO."""
+    return path.is_dir() and not path.is_symlink()

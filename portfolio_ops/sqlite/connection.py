@@ -8,9 +8,8 @@ from pathlib import Path
 import apsw
 
 from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
-
-SIDES = ("-wal", "-shm", "-journal")
-"""What SQLite keeps beside a database, by the endings of the names."""
+from portfolio_ops.host.files import is_full
+from portfolio_ops.sqlite.place import located, require_plain_files
 
 _BUSY_MILLISECONDS = 10_000
 
@@ -23,7 +22,7 @@ def reading(database: Path) -> Iterator[apsw.Connection]:
 
     Raises:
         NotFoundError: There is no such file.
-        RefusedError: It is not a database.
+        RefusedError: It is not a database, or no plain file; or what lies beside it under SQLite's names is none.
         BusyError: The site holds it exclusively for longer than 10 s.
     """
     with writing(database) as connection:
@@ -44,14 +43,15 @@ def writing(database: Path) -> Iterator[apsw.Connection]:
 
     Raises:
         NotFoundError: There is no such file.
-        RefusedError: It is not a database.
+        RefusedError: It is not a database, or no plain file; or what lies beside it under SQLite's names is none.
         BusyError: The site holds it exclusively for longer than 10 s.
     """
-    path = Path(os.path.realpath(database))
-    if not path.is_file():
+    path = located(database)
+    if not path.exists():
         raise NotFoundError(
             f"there is no database at {database}", suggestion="check [site] database; is the volume mounted?"
         )
+    require_plain_files(path)
     if is_bare(path):
         raise RefusedError(
             f"{database} is empty, and a WAL with content lies beside it: SQLite would delete that",
@@ -59,7 +59,7 @@ def writing(database: Path) -> Iterator[apsw.Connection]:
         )
     had_wal = _size(path.with_name(f"{path.name}-wal")) > 0
     try:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
     except apsw.Error as error:
         raise explained(error, database) from error
     try:
@@ -114,6 +114,11 @@ def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:
         return BusyError(
             f"{database} stayed locked for {_BUSY_MILLISECONDS // 1000} s: {error}",
             suggestion="does the site use locking_mode=EXCLUSIVE or hold a write transaction open? End it, then retry",
+        )
+    if isinstance(error, apsw.CantOpenError) and is_full(database.parent):
+        return PortfolioOpsError(
+            f"{database} cannot be opened: there is no room for its -wal and -shm ({error})",
+            suggestion="free some space, or inodes (df -i); the next run starts afresh",
         )
     if isinstance(error, apsw.CantOpenError | apsw.PermissionsError | apsw.ReadOnlyError):
         return NotPermittedError(

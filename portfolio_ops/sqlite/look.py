@@ -29,10 +29,11 @@ from typing import TypeVar, cast
 import apsw
 
 from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError
-from portfolio_ops.host.files import open_regular
+from portfolio_ops.host.files import open_plain, open_regular, require_dense
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.difference import COUNTED, change_counter
 from portfolio_ops.sqlite.lineage import TimelineEndedError, require_same_file
+from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.snapshot import Snapshot, clone, unnamed, warm
 
 _Result = TypeVar("_Result")
@@ -224,10 +225,11 @@ def opened(database: Path, scratch: Path) -> Iterator[Looker]:
         PortfolioOpsError: As `reading`; or it has a WAL.
     """
     with contextlib.ExitStack() as descriptors:  # entered before the connection, so closed after it
-        path = Path(os.path.realpath(database))
-        main = open_regular(path)
+        path = located(database)
+        main = open_plain(path)
         descriptors.callback(os.close, main)
         with reading(path) as connection:
+            require_dense(main, path)
             if connection.pragma("journal_mode") == "wal":
                 raise RefusedError(
                     f"{database} has a WAL, and its header names none",
@@ -258,7 +260,7 @@ def change_counter_of(database: Path) -> int | None:
 
 def _header_of(database: Path) -> bytes:
     try:
-        descriptor = open_regular(Path(os.path.realpath(database)))
+        descriptor = open_regular(located(database))
     except PortfolioOpsError:
         return b""
     try:

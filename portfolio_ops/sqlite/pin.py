@@ -35,9 +35,10 @@ from time import perf_counter, sleep
 import apsw
 
 from portfolio_ops.errors import RefusedError
-from portfolio_ops.host.files import open_regular
+from portfolio_ops.host.files import open_plain
 from portfolio_ops.sqlite.connection import writing
 from portfolio_ops.sqlite.lineage import TimelineEndedError, holds_all, require_continuation, require_same_file
+from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
 
 _ROUNDS = 3
@@ -245,7 +246,7 @@ def pinned(database: Path) -> Iterator[Pin]:
         BusyError: It is locked exclusively.
     """
     with contextlib.ExitStack() as descriptors, contextlib.ExitStack() as connections:
-        path = Path(os.path.realpath(database))
+        path = located(database)
         files = {database: _opened(descriptors, path)}
         opened = [connections.enter_context(writing(path)) for _ in range(_CONNECTIONS)]
         if opened[0].pragma("journal_mode") != "wal":
@@ -261,7 +262,7 @@ def pinned(database: Path) -> Iterator[Pin]:
 
 def _opened(descriptors: contextlib.ExitStack, path: Path) -> int:
     """Open a file until after the connections are closed."""
-    descriptor = open_regular(path)
+    descriptor = open_plain(path)
     descriptors.callback(os.close, descriptor)
     return descriptor
 

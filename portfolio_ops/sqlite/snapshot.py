@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING
 import apsw
 
 from portfolio_ops.errors import PortfolioOpsError, RefusedError
-from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
+from portfolio_ops.host.files import TEMPORARY_PREFIX, open_plain, require_dense, require_space
 from portfolio_ops.moment import EPOCH, MICROSECOND
 from portfolio_ops.sqlite.connection import immutable, reading
+from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.wal import frame_offset, newest_frames
 from portfolio_ops.sqlite.wal_index import read_wal_index
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from array import array
 
 _CHUNK = 1 << 20
+_UNWRITTEN_MOST = 1 << 20
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 
 
@@ -107,7 +109,7 @@ class Snapshot:
             raise
         except OSError:
             with path.open("xb") as file:  # where there are no such files, or none that may be linked
-                _copy(self._main, file.fileno(), self.bytes)
+                _copy(self._main, file.fileno(), self.bytes, path.parent)
         finally:
             os.close(folder)
         os.utime(path, ns=(moment, moment))
@@ -148,10 +150,11 @@ def snapshot(database: Path, scratch: Path) -> Iterator[Snapshot]:
         BusyError: It is locked exclusively.
     """
     with contextlib.ExitStack() as descriptors:  # entered before the connection, so closed after it
-        path = Path(os.path.realpath(database))
+        path = located(database)
         main = _opened(descriptors, path)
         with reading(path) as connection:
             _require_same_file(main, path)
+            require_dense(main, path)  # not before: a journal that is rolled back makes it as long as that says
             journal_mode = str(connection.pragma("journal_mode"))
             if journal_mode == "wal":
                 yield _wal_snapshot(connection, descriptors, main, path)
@@ -187,7 +190,7 @@ def reading_one_moment(database: Path, scratch: Path) -> Iterator[apsw.Connectio
 
 
 def _opened(descriptors: contextlib.ExitStack, path: Path) -> int:
-    descriptor = open_regular(path)
+    descriptor = open_plain(path)
     descriptors.callback(os.close, descriptor)
     return descriptor
 
@@ -212,13 +215,30 @@ def _wal_snapshot(connection: apsw.Connection, descriptors: contextlib.ExitStack
     page_size = int(connection.pragma("page_size"))
     pages = index.pages if index.frames else int(connection.pragma("page_count"))
     position = Position(index.salts.hex(), index.frames)
+    _require_possible(main, path, page_size, pages, index.frames)
     if index.frames == index.backfilled:
         # All of it is in the main file. The reader may then hold lock 0, which lets a writer begin the WAL anew: do not
         # look at the WAL. It does forbid the next backfill, so the main file stays as it is.
         return Snapshot(page_size, pages, "wal", position, looked, main)
     wal = _opened(descriptors, path.with_name(f"{path.name}-wal"))
+    require_dense(wal, path.with_name(f"{path.name}-wal"))
     newest = newest_frames(wal, frames=index.frames, pages=pages, page_size=page_size, salts=index.salts)
     return Snapshot(page_size, pages, "wal", position, looked, main, wal, newest)
+
+
+def _require_possible(main: int, path: Path, page_size: int, pages: int, frames: int) -> None:
+    """Refuse an index that names far more pages than the files hold: memory is taken for each of them.
+
+    Some more there may be: a page that was never written stands in no file.
+
+    Raises:
+        PortfolioOpsError: It does.
+    """
+    if pages > os.fstat(main).st_size // page_size + frames + _UNWRITTEN_MOST:
+        raise PortfolioOpsError(
+            f"the index of the WAL of {path} says that the database has {pages:,} pages, which its files do not hold",
+            suggestion="stop the site, remove the -shm, and check the database",
+        )
 
 
 def _copied_snapshot(
@@ -231,7 +251,7 @@ def _copied_snapshot(
     connection.execute("BEGIN")
     connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
     page_size, pages = int(connection.pragma("page_size")), int(connection.pragma("page_count"))
-    _copy(main, copy, page_size * pages)
+    _copy(main, copy, page_size * pages, scratch)
     connection.execute("ROLLBACK")
     return Snapshot(page_size, pages, journal_mode, None, looked, copy)
 
@@ -261,11 +281,16 @@ def warm(descriptor: int) -> None:
         offset += count
 
 
-def _copy(source: int, target: int, length: int) -> None:
-    """Copy the first `length` bytes to an empty file: shared blocks where that can be, else within the kernel."""
+def _copy(source: int, target: int, length: int, folder: Path) -> None:
+    """Copy the first `length` bytes to an empty file in `folder`: shared blocks where that can be, else in the kernel.
+
+    Raises:
+        RefusedError: There is no room.
+    """
     if clone(source, target):
         os.ftruncate(target, length)
         return
+    require_space(folder, length)
     offset = 0
     while offset < length:
         count = os.sendfile(target, source, offset, length - offset)

@@ -5,12 +5,10 @@ power goes; then it is mounted again. (The disk's own cache is not lost, and no 
 """
 
 import contextlib
-import fcntl
 import os
 import random
 import signal
 import sqlite3
-import struct
 import subprocess
 import sys
 import time
@@ -27,12 +25,11 @@ from portfolio_ops.moment import exact
 from portfolio_ops.restore import points
 from portfolio_ops.restore.audit import State as Found
 from portfolio_ops.restore.audit import audit
+from tests.integration.faults.disk import Disk
 from tests.integration.faults.harness import CHANGES, Yard
 from tests.integration.faults.test_faults import CASES, EVERY, chosen, require_held
 
 WAIT = timedelta(minutes=1)
-_SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, struct.pack("I", 2)  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
-_MKFS = {"ext4": ("128M", ["mkfs.ext4", "-q", "-b", "4096"]), "xfs": ("320M", ["mkfs.xfs", "-q"])}
 
 _WRITER = """
 import os, sqlite3, sys
@@ -45,63 +42,6 @@ while True:
     connection.execute("INSERT INTO acked VALUES(?)", (number,))
     os.write(1, b"%d\\n" % number)
 """
-
-
-class Disk:
-    """A filesystem whose power can be cut."""
-
-    def __init__(self, folder: Path, kind: str) -> None:
-        self.image, self.place = folder / f"{kind}.img", folder / kind
-        size, mkfs = _MKFS[kind]
-        with self.image.open("wb") as file:
-            file.truncate(int(size[:-1]) << 20)
-        subprocess.run([*mkfs, str(self.image)], check=True)
-        self.place.mkdir()
-        self.mount()
-
-    def mount(self) -> None:
-        """What the disk holds, its log replayed."""
-        subprocess.run(["mount", "-o", "loop", str(self.image), str(self.place)], check=True)
-
-    def cut(self) -> None:
-        """No write reaches the disk any more."""
-        descriptor = os.open(self.place, os.O_RDONLY)
-        try:
-            fcntl.ioctl(descriptor, _SHUTDOWN, _NO_LOG_FLUSH)
-        finally:
-            os.close(descriptor)
-
-    def sync(self) -> None:
-        """All that was written is on the disk."""
-        subprocess.run(["sync", "-f", str(self.place)], check=True)
-
-    def exchange(self) -> None:
-        """Unmount it, and mount what the disk holds.
-
-        A copy of the image: whoever has its own mounts, a container, may hold the old ones, and with them what was cut.
-        """
-        self.unmount()
-        copy = self.image.with_name(f"next-{self.image.name}")
-        subprocess.run(["cp", "--sparse=always", str(self.image), str(copy)], check=True)
-        self.image.unlink()
-        copy.rename(self.image)
-        self.mount()
-
-    def unmount(self) -> None:
-        """Let go of it."""
-        for _ in range(50):
-            if not subprocess.run(["umount", str(self.place)], check=False, capture_output=True).returncode:
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"{self.place} stays busy")
-
-
-@pytest.fixture(params=_MKFS)
-def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    made = Disk(tmp_path, request.param)
-    yield made
-    with contextlib.suppress(AssertionError):
-        made.unmount()
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def test_killed_at_every_event_one_of_both_is_whole(
     """`sick`: the backend does not start with the restored database, so that all is put back; killed then too."""
     monkeypatch.setattr("portfolio_ops.host.backend._STILL_RUNNING", 0.0)
     backup_daily(site, wait=timedelta())
-    template, former = tmp_path / "template", tmp_path / "former"
+    template, former = tmp_path / "template", site.database.with_name("second-name")  # elsewhere it would be refused
     _make_template(site, template)
     starts = f"test {site.database} -ef {former} && touch {tmp_path / 'runs'}"
     site = _with_backend(site, tmp_path, ["sh", "-c", starts] if scenario == "sick" else None)
