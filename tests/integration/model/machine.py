@@ -162,10 +162,6 @@ class Site(RuleBasedStateMachine):
         there = self.promise.of("social")
         self.judge.restore_social(there[pick % len(there)], fate)
 
-    @rule()
-    def is_looked_at(self) -> None:
-        self.judge.examine()
-
     def teardown(self) -> None:
         try:
             self.judge.examine()

@@ -16,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.integration.model.machine import Site
 
 SEED = int(os.environ.get("MODEL_SEED", "6"))
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "24"))
 STEPS = 20
 
 
