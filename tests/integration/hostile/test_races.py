@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.hostile.attacks import COMMANDS, DATA, DATABASE, LOG, LOGS, SIDES, replace
+from tests.integration.hostile.attacks import COMMANDS, DATABASE, LOG, LOGS, SIDES, replace
 from tests.integration.hostile.harness import OWNER, Ground, require_untouched, sampled
 
 _EXCHANGE = 2  # renameat2(2), RENAME_EXCHANGE
@@ -23,11 +23,10 @@ RACES = {
     DATABASE: ("link", "link to root's", "fifo", "folder", "zero", "empty", "sparse"),
     SIDES[0]: ("link", "fifo", "zero", "empty"),
     SIDES[1]: ("link", "fifo", "zero", "empty"),
-    DATA: ("link", "link to root's"),
     LOG: ("link", "link to root's", "hard link", "fifo", "zero", "empty", "sparse"),
     LOGS: ("link", "link to root's"),
 }
-"""What is exchanged for what. (Not the -journal for a FIFO: see docs/explanation/reliability.md.)"""
+"""What is exchanged for what. (Not the -journal for a FIFO, and not data/: see docs/explanation/reliability.md.)"""
 
 
 def _commands(target: str) -> tuple[str, ...]:
