@@ -360,13 +360,16 @@ def test_a_dump_that_takes_long_can_be_interrupted(stage: Stage, tmp_path: Path,
     stage.call("backup", "daily")
     command: list[str | Path] = [TOOL, "--config", stage.file, "restore", "social", str(tmp_path / "long.sql"), "--yes"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 20
-        while not list(stage.site.state.glob(".portfolio-ops-*/tables.sqlite")):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        time.sleep(0.3)
-        process.send_signal(number)
-        assert process.wait(timeout=20) == 128 + number
+        try:
+            deadline = time.monotonic() + 20
+            while not list(stage.site.state.glob(".portfolio-ops-*/tables.sqlite")):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            time.sleep(0.3)
+            process.send_signal(number)
+            assert process.wait(timeout=20) == 128 + number
+        finally:
+            process.kill()  # it would compute for ever
     assert not list(stage.site.state.glob(".portfolio-ops-*"))
 
 
