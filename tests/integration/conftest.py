@@ -115,4 +115,6 @@ def filesystem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
     for target in mounted.values():
         subprocess.run(["umount", str(target)], check=True)
     if images:
-        subprocess.run(["umount", str(memory)], check=True)
+        subprocess.run(
+            ["umount", "--lazy", str(memory)], check=True
+        )  # a loop device may hold its image a little longer

@@ -1,7 +1,9 @@
 """A filesystem of its own, with a site and secrets on it."""
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,20 +14,19 @@ from tests.integration.hostile.harness import Ground
 
 
 @pytest.fixture(scope="session")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def ground() -> Iterator[Ground]:
     """The site, prepared once a session."""
     if os.geteuid() != 0:
         message = "mounting takes root; what a hostile site can do is NOT tested here"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    folder = tmp_path_factory.mktemp("hostile")
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))  # pytest's own are for one user, and the site has another
+    folder.chmod(0o755)
     mounted = Disk(folder, "ext4")
+    mounted.place.chmod(0o755)
     device = ""
     try:
-        for above in (mounted.place, *mounted.place.parents):
-            if above.is_relative_to(tmp_path_factory.getbasetemp().parent):
-                above.chmod(0o755)  # the site's user has to get there
         image = folder / "disk"
         image.write_bytes(bytes(1 << 20))
         found = ["losetup", "--find", "--show", str(image)]
@@ -35,3 +36,4 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         if device:
             subprocess.run(["losetup", "--detach", device], check=True)
         mounted.unmount()
+        shutil.rmtree(folder)
