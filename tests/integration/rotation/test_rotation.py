@@ -1,8 +1,6 @@
 """Rotation as an operator sees it: what is refused, what is left alone, what the archives are called and hold."""
 
-import fcntl
 import os
-import struct
 import subprocess
 import sys
 import threading
@@ -114,39 +112,6 @@ def test_a_writer_without_append_is_refused_by_name(flags: int, safe: bool, yard
             assert yard.log.read_bytes() == LINE * 500
             assert yard.archives() == []
         holder.communicate()
-
-
-def test_a_process_with_a_file_on_a_filesystem_that_fails_is_in_nobodys_way(
-    yard_on: Callable[..., Any], tmp_path: Path
-) -> None:
-    yard = yard_on("ext4")
-    yard.append(LINE * 500)
-    image, broken = tmp_path / "image", tmp_path / "broken"
-    broken.mkdir()
-    subprocess.run(["truncate", "-s", "320M", image], check=True)
-    subprocess.run(["mkfs.xfs", "-q", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, broken], check=True)
-    try:
-        (broken / "log").touch()
-        words = [sys.executable, "-c", _HOLDER, str(broken / "log"), str(os.O_WRONLY)]
-        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-            assert holder.stdout is not None
-            holder.stdout.readline()
-            descriptor = os.open(broken, os.O_RDONLY)
-            fcntl.ioctl(descriptor, 0x8004587D, struct.pack("I", 2))  # XFS_IOC_GOINGDOWN
-            os.close(descriptor)
-            with pytest.raises(OSError, match="Input/output error"):
-                Path(f"/proc/{holder.pid}/fd/{_held(holder.pid, broken)}").stat()
-            assert len(yard.rotate()) == 1
-            holder.communicate()
-    finally:
-        subprocess.run(["umount", broken], check=True)
-
-
-def _held(pid: int, folder: Path) -> str:
-    """The number of the descriptor by which a process holds something below a folder."""
-    [number] = [link.name for link in Path(f"/proc/{pid}/fd").iterdir() if str(link.readlink()).startswith(str(folder))]
-    return number
 
 
 def test_a_symlink_out_of_the_site_is_refused_and_one_inside_is_followed(
