@@ -41,15 +41,11 @@ class Encoder:
     """
 
     def __init__(self, page_size: int, salts: bytes, *, big_endian: bool = False, cursor: Cursor | None = None) -> None:
-        self._header = encode_header(page_size, salts, big_endian=big_endian)
+        header = encode_header(page_size, salts, big_endian=big_endian)
         self._page_size = page_size
         self._salts = salts
         self._sums = FrameChecksums(page_size, big_endian=big_endian)
-        self.cursor = cursor or _start(self._header)
-
-    def header(self) -> bytes:
-        """The 32 bytes that come before the first frame."""
-        return self._header
+        self.cursor = cursor or _start(header)
 
     def frames(self, pages: Iterable[tuple[int, "ReadableBuffer"]], database_pages: int) -> bytes:
         """Frames of some pages, the last of which ends a transaction.

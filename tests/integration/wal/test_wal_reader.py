@@ -50,7 +50,7 @@ def big_endian(wal: bytes) -> bytes:
     """The same WAL with checksums of big-endian words, made by our encoder; what is stale stays behind it."""
     header, found = read(wal)
     encoder = Encoder(header.page_size, header.salts, big_endian=True)
-    parts, size = [encoder.header()], header.page_size + 24
+    parts, size = [encode_header(header.page_size, header.salts, big_endian=True)], header.page_size + 24
     for at in range(32, 32 + (found.stopped_at - 1) * size, size):
         page, commit = struct.unpack_from(">2I", wal, at)
         parts.append(encoder.frames([(page, wal[at + 24 : at + size])], commit))
@@ -185,7 +185,7 @@ def test_reading_on_from_where_an_earlier_read_ended(
 def three_commits() -> tuple[Header, bytes]:
     encoder = Encoder(512, b"saltsalt")
     parts = [encoder.frames([(number, bytes([number]) * 512), (1, bytes(512))], number) for number in (2, 3, 4)]
-    header = parse_header(encoder.header())
+    header = parse_header(encode_header(512, b"saltsalt", big_endian=False))
     assert header is not None
     return header, b"".join(parts)
 
