@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.bench import TOOL, Command, configured, database_of, timed
+from benchmarks.bench import ROOT, TOOL, Command, configured, database_of, timed
 from benchmarks.machine import program
 from portfolio_ops import config
 from portfolio_ops.moment import utc
@@ -26,6 +26,7 @@ dbs:
 """
 _SNAPSHOTS, _FIRST = "9", f"{1:016x}"
 _LEVEL_1, _LEVEL_2 = 30, 300  # seconds
+_UNIT, _VARIABLE = ROOT / "systemd/portfolio-archive@.service", "Environment="
 
 Figures = dict[str, float]
 
@@ -72,8 +73,10 @@ class Ours:
         self._wal = folder / "site/backups/wal"
 
     def command(self) -> Command:
-        """The daemon."""
-        return [TOOL, "--config", self.config, "archive", "run"]
+        """The daemon, with the environment that its unit gives it."""
+        lines = _UNIT.read_text().splitlines()
+        environment = [line.removeprefix(_VARIABLE) for line in lines if line.startswith(_VARIABLE)]
+        return [program("env"), *environment, TOOL, "--config", self.config, "archive", "run"]
 
     def has_begun(self) -> bool:
         """Whether there is a base."""
