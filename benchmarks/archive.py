@@ -17,7 +17,7 @@ from pathlib import Path
 
 import portfolio_ops
 from benchmarks import meter
-from benchmarks.archivers import Archiver, Figures, Litestream, Ours
+from benchmarks.archivers import ELSEWHERE, Archiver, Figures, Litestream, Ours
 from benchmarks.bench import Bench, database_of, size_words
 from benchmarks.followed import Running, Writer
 from benchmarks.rows import Aim, Curve, Figure, Line, Measured, Row
@@ -72,18 +72,19 @@ def _measured(name: str, bench: Bench, rate: float) -> Figures:
 def _followed(writer: Writer, archiver: Archiver, running: Running, idle: float) -> Figures:
     """The load and the silence after it, while an archiver follows."""
     time.sleep(_SETTLE)
-    begun, before = meter.cpu_seconds(running.id), archiver.stored()["increments"]
+    begun, before = meter.cpu_seconds(running.id), archiver.stored()
     commits, figures = writer.load()
     time.sleep(_SETTLE)
-    loaded, stored = meter.cpu_seconds(running.id), archiver.stored()["increments"]
+    loaded, increments = meter.cpu_seconds(running.id), archiver.stored()["increments"] - before["increments"]
     running.wait_for(archiver.has_merged)
     time.sleep(_SETTLE)
-    merged = meter.cpu_seconds(running.id)
+    merged, stored = meter.cpu_seconds(running.id), archiver.stored()
     thousands = commits / 1000
     figures |= {
         "cpu": (loaded - begun) / thousands,
         "cpu-merged": (merged - begun) / thousands,
-        "increments": (stored - before) / 1e6 / thousands,
+        "increments": increments / 1e6 / thousands,
+        "stored": sum(stored[kind] - before.get(kind, 0) for kind in stored if kind != ELSEWHERE) / 1e6 / thousands,
     }
     switches, began = meter.switches(running.id), time.monotonic()
     time.sleep(idle)
@@ -122,7 +123,7 @@ def measure(bench: Bench) -> Measured:
     for rate in bench.scale.rates:
         found[rate] = bench.rounds({name: _at(name, bench, rate) for name in CASES})
     highest = max(found)
-    rows = [row for rate in found for row in _latencies(found, rate)]
+    rows = [row for rate in found for row in (*_latencies(found, rate), *_stored(found, rate))]
     return Measured((*rows, *_idle(found), *_load(bench, found, highest)), _curves(bench, found))
 
 
@@ -149,6 +150,19 @@ def _latencies(found: Found, rate: float) -> list[Row]:
     ]
     ours, none = (_figure(found, rate, who, "p99") for who in (_OURS, _NONE))
     return [*rows, Row(LATENCY, f"p99, {at}", "ms", ours, none, Aim("below that without one", 1.0, below=True))]
+
+
+def _stored(found: Found, rate: float) -> list[Row]:
+    at = f"stored for 1,000 commits at {rate:,.0f} a second"
+
+    def row(measured: str, key: str, note: str) -> Row:
+        ours, theirs = (_figure(found, rate, who, key) for who in (_OURS, _LITESTREAM))
+        return Row(LOAD, f"{measured}, {at}", "MB", ours, theirs, Aim("≤ 0.6 of its bytes", 0.6), note)
+
+    return [
+        row("in all", "stored", "Litestream: level 0, of the last 5 min, and level 1, which has the same for longer."),
+        row("increments", "increments", "Litestream: level 0 alone."),
+    ]
 
 
 def _idle(found: Found) -> list[Row]:

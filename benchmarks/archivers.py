@@ -28,6 +28,9 @@ _SNAPSHOTS, _FIRST = "9", f"{1:016x}"
 _LEVEL_1, _LEVEL_2 = 30, 300  # seconds
 _UNIT, _VARIABLE = ROOT / "systemd/portfolio-archive@.service", "Environment="
 
+ELSEWHERE = "elsewhere"
+"""What an archiver keeps outside of the archive."""
+
 Figures = dict[str, float]
 
 
@@ -146,7 +149,7 @@ class Litestream:
             "base": _size(base),
             "increments": _size(increments),
             "merged": _size(files - base - increments),
-            "elsewhere": _size(beside.rglob("*")),
+            ELSEWHERE: _size(beside.rglob("*")),
         }
 
     def restore(self, target: Path, moment: datetime | None = None) -> Restored:
