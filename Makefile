@@ -14,7 +14,7 @@ TEST_PACKAGES := python3-systemd systemd systemd-container mmdebstrap xfsprogs b
 # What the benchmarks measure against, beside what is there already.
 PEER_PACKAGES := logrotate restic
 
-.PHONY: help demo test unit integration hosttest host lint faults soak coverage bench docs lock wheel clean
+.PHONY: help demo test gates unit integration trees hosttest host lint faults soak coverage bench docs lock wheel clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,7 +48,15 @@ $(VENV)/peers: $(VENV)/tests requirements/peers.txt
 demo: $(VENV)/product ## The main job on an embedded site with a live writer; cleans up (under two minutes)
 	$(BIN)/python demo/demo.py
 
-test: lint unit integration hosttest ## All tests and static gates
+test: $(VENV)/tests ## All tests and static gates
+	@# What the hosts are made of is fetched while the gates compute.
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target gates trees
+	@$(MAKE) --no-print-directory integration hosttest
+
+gates: lint unit
+
+trees: $(VENV)/tests
+	$(BIN)/python -m tests.host.trees
 
 unit: $(VENV)/tests ## Tests that take seconds
 	$(BIN)/python -m pytest -q tests/unit
@@ -74,7 +82,8 @@ lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 	.ci/ansible
 
 faults: $(VENV)/tests ## Each system call fails or kills, disks are full, sites are hostile: all cases (an hour and a half)
-	FAULTS_EVERY=1 FULL_DISK_PASSES=200 $(BIN)/python -m pytest -q -s -n 2 tests/integration/faults tests/integration/hostile
+	FAULTS_EVERY=1 FULL_DISK_PASSES=200 $(BIN)/python -m pytest -q -s -n 2 tests/integration/faults tests/integration/hostile \
+	  tests/integration/rotation/test_rotation_killed.py tests/integration/restore/test_killed.py tests/integration/test_requests.py
 
 soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive; the model (SECONDS_LONG=600)
 	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive tests/integration/increment \

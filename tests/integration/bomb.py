@@ -18,6 +18,9 @@ from typing import Any
 
 import portfolio_ops
 
+EVERY = int(os.environ.get("FAULTS_EVERY", "4"))
+"""A sweep dies at every n-th event (`make faults`: at each)."""
+
 _PACKAGE = Path(portfolio_ops.__file__).parent
 
 # What changes nothing outside of the process. Whatever is not listed may change something.

@@ -5,7 +5,6 @@ connections of one test process would not see each other's locks, and a test wou
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.require import require_root
 
 _MKFS = {
     "ext4": ("256M", ["mkfs.ext4", "-q", "-b", "4096"]),
@@ -91,11 +92,7 @@ def filesystem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
 
     def mount(kind: str) -> Path:
         if kind not in mounted:
-            if os.geteuid() != 0:
-                message = f"mounting {kind} takes root; rotation on {kind} is NOT tested here"
-                if os.environ.get("CI"):
-                    pytest.fail(message)
-                pytest.skip(message)
+            require_root(f"whatever depends on a filesystem, here {kind}")
             target = tmp_path_factory.mktemp(kind)
             if kind == "tmpfs":
                 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256M", "tmpfs", str(target)], check=True)

@@ -23,6 +23,7 @@ from portfolio_ops.jobs.run import make_folders
 from portfolio_ops.restore.plan import choose_event
 from portfolio_ops.store import catalogue, inlet, requests, runs
 from portfolio_ops.store.artifact import Artifact, Kind
+from tests.integration.bomb import EVERY
 
 WAIT = timedelta(minutes=1)
 
@@ -297,7 +298,7 @@ def test_killed_at_any_step_each_is_made_once(site: Site, triggers: Path) -> Non
         assert requests.waiting(site.state) == []
         if done.returncode == 0:
             break
-        steps += 1
+        steps += EVERY
     assert steps > 20
 
 

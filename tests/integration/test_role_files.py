@@ -1,13 +1,12 @@
 """The role's own module: many files at once, and no more is touched than is asked for."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.require import require_root
 
 MODULE = Path(__file__).parents[2] / "ansible/roles/portfolio_ops/library/portfolio_ops_files.py"
 
@@ -21,11 +20,7 @@ with patch_module_args(json.load(sys.stdin)):
 
 def lay(*, check: bool = False, **arguments: Any) -> dict[str, Any]:
     """What the module answers."""
-    if os.geteuid() != 0:
-        message = "files of root's can be laid by root alone; the role's module is NOT tested here"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+    require_root("the role's module, which lays files of root's")
     given = json.dumps({**arguments, "_ansible_check_mode": check, "_ansible_diff": True})
     command = [sys.executable, "-c", RUN, str(MODULE)]
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)

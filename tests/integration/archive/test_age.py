@@ -33,6 +33,7 @@ from tests.integration.archive.conftest import Operator
 from tests.integration.archive.test_moments import GROW, INSERT, INSTANT, NOTE, REWRITE, SHRINK, at
 from tests.integration.archive.test_windows import flip
 from tests.integration.bomb import in_child
+from tests.require import require_root
 
 TEN = datetime(2025, 10, 14, 10, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -329,8 +330,7 @@ def test_a_day_with_a_gap_stays(site: Site, told: list[tuple[messages.Message, s
 def test_without_room_nothing_is_lost(
     site: Site, monkeypatch: pytest.MonkeyPatch, told: list[tuple[messages.Message, str]]
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting takes root")
+    require_root("merges on a full disk")
     archive = two_hours(site)
     before, wal = reached(site), site.backups / "wal"
     kept = site.backups.with_name("kept")

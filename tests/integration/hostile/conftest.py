@@ -1,6 +1,5 @@
 """A filesystem of its own, with a site and secrets on it."""
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -11,16 +10,13 @@ import pytest
 
 from tests.integration.faults.disk import Disk
 from tests.integration.hostile.harness import Ground
+from tests.require import require_root
 
 
 @pytest.fixture(scope="session")
 def ground() -> Iterator[Ground]:
     """The site, prepared once a session."""
-    if os.geteuid() != 0:
-        message = "mounting takes root; what a hostile site can do is NOT tested here"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+    require_root("what a hostile site can do")
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))  # pytest's own are for one user, and the site has another
     folder.chmod(0o755)
     mounted = Disk(folder, "ext4")

@@ -18,6 +18,7 @@ from portfolio_ops.sqlite.increment_content import extract, verify
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.snapshot import Position
 from tests.integration.increment.live import ORIGIN, at, head, small, written
+from tests.require import require_root
 
 
 def failing(error: int, *, after: int, only: str) -> pytest.MonkeyPatch:
@@ -124,8 +125,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of 256 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting takes root; a full disk is only acted out here")
+    require_root("a full disk, which is only acted out else")
     target = tmp_path / "disk"
     target.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(target)], check=True)

@@ -13,7 +13,7 @@ import pytest
 from portfolio_ops.host import messages
 from portfolio_ops.logs import live as live_module
 from portfolio_ops.logs import truncate
-from tests.integration.bomb import in_child
+from tests.integration.bomb import EVERY, in_child
 
 _WRITING = (
     "logs/rotate.py",
@@ -39,7 +39,7 @@ def _alike(count: int) -> bytes:
 @pytest.mark.slow
 @pytest.mark.parametrize("lines", [_numbered, _alike])
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "bigalloc"])
-def test_killed_at_every_event_nothing_is_lost_or_doubled(
+def test_killed_at_any_event_nothing_is_lost_or_doubled(
     kind: str,
     lines: Callable[[int], bytes],
     yard_on: Callable[..., Any],
@@ -49,9 +49,10 @@ def test_killed_at_every_event_nothing_is_lost_or_doubled(
     monkeypatch.setattr(live_module, "_PUNCH_BYTES", 4096)
     # A half-written line is waited for; here it never comes to an end while we wait.
     monkeypatch.setattr(truncate, "_PAUSE_SECONDS", 0)
-    fuse, events, steps = 0, 0, set()
+    fuse, events, steps = 1 - EVERY, 0, set()
     while not events:
-        fuse += 1
+        fuse += EVERY
+        ends_mid_line = fuse // EVERY % 2
         # Each time anew, so that the same events come in the same order, and each of them is met.
         yard = yard_on(kind)
         written = yard.append(lines(300))
@@ -61,10 +62,10 @@ def test_killed_at_every_event_nothing_is_lost_or_doubled(
         # The site goes on writing before anything is repaired, now and then mid-line.
         written += yard.append(lines(100)[:-1])
         yard.journal.events.clear()
-        if fuse % 2:
+        if not ends_mid_line:
             written += yard.append(b"\n")
         yard.rotate()
-        if not fuse % 2:
+        if ends_mid_line:
             written += yard.append(b"\n")
         steps |= {fields["step"] for _, fields in yard.journal.of(messages.ROTATION_RECOVERED)}
         yard.rotate()
