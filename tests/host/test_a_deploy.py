@@ -69,9 +69,9 @@ def test_the_installed_units_stand_before_systemd_itself(deployed: Host) -> None
 
 
 def test_secrets_are_roots_alone(deployed: Host) -> None:
-    file = "/etc/portfolio-ops/credentials/chat"
+    file = "/etc/portfolio-ops/credentials/shop.chat"
     assert deployed.run("stat", "-c", "%U %a", file).strip() == "root 600"
-    assert "credential:chat" in deployed.run("portfolio-ops", "--site", "shop", "config", "show")
+    assert "credential:shop.chat" in deployed.run("portfolio-ops", "--site", "shop", "config", "show")
     assert "8099/hook" not in deployed.run("cat", "/etc/portfolio-ops/shop.toml")
 
 
@@ -105,13 +105,24 @@ def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data
     deployed.run("sqlite3", f"{root}/data/portfolio.sqlite", "CREATE TABLE posts(id INTEGER PRIMARY KEY)")
     deployed.run("chown", "-R", "1003:1004", "/home/deploy")
     deployed.run("chmod", "700", "/home/deploy")
-    home = {"name": "home", "root": root, "logs": [], "social_tables": ["posts"]}
+    home = {
+        "name": "home",
+        "root": root,
+        "logs": [],
+        "social_tables": ["posts"],
+        "alert": {"webhook": "credential:chat"},  # as the other site's, and another secret
+        "credentials": {"chat": "http://127.0.0.1:8099/home"},
+    }
     deployed.deploy(
         portfolio_ops_sites=[deployed.variables["portfolio_ops_sites"][0], home]
     )  # mends the fault above, too
     [name] = deployed.run("ls", f"{root}/backups/daily").split()
     assert deployed.run("stat", "-c", "%u:%g", f"{root}/backups/daily/{name}").strip() == "1003:1004"
     deployed.run("systemctl", "start", "portfolio-logs-rotate@home.service", "portfolio-check@home.service")
+    secrets = {site: f"/etc/portfolio-ops/credentials/{site}.chat" for site in ("shop", "home")}
+    assert [deployed.run("cat", path).rpartition("/")[2] for path in secrets.values()] == ["hook", "home"]
+    loaded = deployed.run("cat", "/etc/systemd/system/portfolio-alert@.service.d/10-portfolio-ops.conf")
+    assert all(f"LoadCredential={site}.chat:{path}" in loaded for site, path in secrets.items())
     socket, url = f"{root}/run/portfolio-ops.sock", "http://localhost/api/admin/backup-on-gallery-add"
     call = ("curl", "-sS", "--unix-socket", socket, "-d", '{"galleryName": "below home"}', url)
     assert '"message":"Gallery backup created successfully"' in deployed.run(*call)
@@ -128,6 +139,8 @@ def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data
     listed = deployed.run("systemctl", "list-timers", "--all", "--no-pager", "portfolio-*")
     assert "blog" in listed
     assert "home" not in listed
+    assert deployed.try_run("test", "-e", secrets["home"]).returncode != 0
+    deployed.run("test", "-e", secrets["shop"])
 
 
 @ANSIBLE_ALONE
@@ -136,6 +149,18 @@ def test_a_root_that_is_not_there_is_refused(deployed: Host) -> None:
     done = deployed.droplet.play("deploy.yml", {"portfolio_ops_sites": sites}, "--check")
     assert done.returncode != 0
     assert "Is its volume mounted?" in done.stdout
+
+
+@ANSIBLE_ALONE
+def test_a_database_whose_folder_is_not_there_is_refused_before_anything_is_changed(deployed: Host) -> None:
+    deployed.run("mkdir", "/srv/bare")
+    sites = [*deployed.variables["portfolio_ops_sites"], {"name": "bare", "root": "/srv/bare"}]
+    done = deployed.droplet.play("deploy.yml", {"portfolio_ops_sites": sites})
+    assert done.returncode != 0
+    assert "there is no folder /srv/bare/data for its database" in done.stdout
+    assert changed(done.stdout) == 0
+    assert deployed.run("ls", "-A", "/srv/bare") == ""
+    deployed.run("rmdir", "/srv/bare")
 
 
 def test_status_is_shown_by_its_playbook(deployed: Host) -> None:

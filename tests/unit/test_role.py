@@ -1,21 +1,49 @@
 """The role says the same of its variables wherever it speaks of them."""
 
+import os
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader  # type: ignore[import-untyped]
+from ansible.template import Templar, trust_as_template  # type: ignore[import-untyped]
 
 from portfolio_ops import config
+from portfolio_ops.host.identity import owner_of
+from tests.require import require_root
 
 ANSIBLE = Path(__file__).parents[2] / "ansible"
 ROLE = ANSIBLE / "roles/portfolio_ops"
+LOADER = DataLoader()
 
 
 def read(name: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((ROLE / name).read_text())
     return found
+
+
+def trusted(name: str) -> Any:
+    """A file of the role as Ansible reads it: what stands in braces is a template."""
+    return LOADER.load_from_file(str(ROLE / name), trusted_as_template=True)
+
+
+def template(name: str) -> Any:
+    """A template of the role, not templated yet."""
+    return trust_as_template((ROLE / "templates" / name).read_text())
+
+
+def templated(what: Any, **variables: Any) -> Any:
+    """What Ansible makes of a template, or of a structure that holds some."""
+    return Templar(loader=LOADER, variables={**trusted("vars/main.yml"), **variables}).template(what)
+
+
+def task_of_a_site(name: str) -> dict[str, Any]:
+    """A task of the role, not templated yet."""
+    [found] = [task for task in trusted("tasks/site.yml") if task["name"] == f"site | {name}"]
+    return dict(found)
 
 
 OPTIONS = read("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
@@ -42,6 +70,63 @@ def test_the_readme_names_every_variable_and_every_setting_of_a_site() -> None:
 def test_what_a_site_may_say_of_a_section_is_what_the_tool_reads(section: str) -> None:
     site = OPTIONS["portfolio_ops_sites"]["options"]
     assert set(site[section]["options"]) == set(config._SCHEMA[section])
+
+
+def test_what_the_tool_reads_of_the_archive_stands_beside_its_switch() -> None:
+    assert set(config._SCHEMA["archive"]) < set(OPTIONS["portfolio_ops_sites"]["options"])
+
+
+def test_a_secret_has_the_same_name_wherever_it_is_named_and_no_other_sites(tmp_path: Path) -> None:
+    alert = {"webhook": "credential:chat", "ping": "credential:not-the-roles"}
+    sites = [
+        {"name": name, "root": f"/srv/{name}", "stall_budget": "20ms", "alert": alert, "credentials": {"chat": name}}
+        for name in ("a", "a-b")
+    ]
+    loaded = templated(template("messenger.conf.j2"), portfolio_ops_sites=sites).splitlines()
+    for site in sites:
+        file = tmp_path / f"{site['name']}.toml"
+        given = {"portfolio_ops_site": site, "__portfolio_ops_api": {"token": False}}
+        file.write_text(templated(template("site.toml.j2"), **given))
+        read_back = config.load(file)
+        assert read_back.archive.stall_budget == timedelta(milliseconds=20)
+        assert read_back.alert.ping == "credential:not-the-roles"
+        name = read_back.alert.webhook.removeprefix("credential:")
+        assert name == f"{site['name']}.chat"
+        item = {"key": "chat", "value": site["name"]}
+        path = templated(task_of_a_site("Write its secrets")["ansible.builtin.copy"]["dest"], item=item, **given)
+        assert f"LoadCredential={name}:{path}" in loaded
+        assert path.endswith(f"/{name}")
+
+
+def test_a_sites_owner_is_whom_the_tool_takes_for_it(tmp_path: Path) -> None:
+    require_root("whom the role takes for the owner of a site")
+    database = tmp_path / "data/portfolio.sqlite"
+    database.parent.mkdir()
+    os.chown(tmp_path, 1001, 1002)
+    os.chown(database.parent, 1003, 1004)
+    task = task_of_a_site("See whose it is")
+
+    def owner() -> tuple[int, int]:
+        seen = [
+            {"item": {"name": name}, "stat": {"exists": True, "uid": status.st_uid, "gid": status.st_gid}}
+            for name, status in (("other", tmp_path.stat()), ("shop", database.parent.stat()))
+        ]
+        mine: dict[str, Any] = {"exists": database.exists()}
+        if database.exists():
+            mine |= {"uid": database.stat().st_uid, "gid": database.stat().st_gid}
+        found = templated(
+            task["ansible.builtin.set_fact"]["__portfolio_ops_owner"],
+            portfolio_ops_site={"name": "shop"},
+            __portfolio_ops_database={"stat": mine},
+            __portfolio_ops_folders={"results": seen},
+            **task["vars"],
+        )
+        return int(found["uid"]), int(found["gid"])
+
+    assert owner() == owner_of(database, tmp_path) == (1003, 1004)
+    database.touch()
+    os.chown(database, 1005, 1006)
+    assert owner() == owner_of(database, tmp_path) == (1005, 1006)
 
 
 def test_every_unit_with_a_timer_has_its_schedule_but_the_hourly_check() -> None:
