@@ -55,7 +55,7 @@ _KEYS = {
     "backend.patience": "How long to wait for it to be down, and to be well.",
     "alert.webhook": "A URL that gets a JSON object when a scheduled run fails for good, and when it is well again. "
     "`credential:NAME` reads it from a systemd credential.",
-    "alert.mail": "An address for the same, through the host's `sendmail`.",
+    "alert.mail": "An address for the same, through the host's `sendmail`, or its mail server on port 25.",
     "alert.command": "A program for the same, as a list; it gets the JSON object on its standard input.",
     "alert.ping": "A URL as of Healthchecks: `/start`, success and `/fail` of every scheduled run are reported to it, "
     "with the job's name as `{job}` where the URL has that. `credential:NAME` as above.",
@@ -155,7 +155,7 @@ def _messages() -> str:
 def _units() -> str:
     rows = []
     for path in sorted(SYSTEMD.iterdir()):
-        if path.suffix in {".service", ".timer", ".target", ".slice"}:
+        if path.name.startswith("portfolio") and path.suffix != ".catalog":
             found = dict(re.findall(r"^(Description|OnCalendar|ExecStart)=(.+)$", path.read_text(), re.MULTILINE))
             what = found.get("ExecStart", "").replace("/opt/portfolio-ops/current/bin/", "")
             when = found.get("OnCalendar", "")

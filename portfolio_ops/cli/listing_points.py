@@ -9,10 +9,10 @@ from portfolio_ops.cli.context import Context
 from portfolio_ops.config import Site
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.moment import describe_moment, exact
-from portfolio_ops.restore.points import ARCHIVER, Hole, Window, damages, holes, read, windows_in
+from portfolio_ops.restore.points import Hole, Window, damages, holes, read, windows_in
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
-from portfolio_ops.store.lock import is_held
+from portfolio_ops.store.lock import PINNED, is_held
 
 POINTS = "points"
 
@@ -21,7 +21,7 @@ def list_points(context: Context, site: Site) -> ExitCode:
     """Show the windows of which every moment can be restored, the holes between them, and the events in them."""
     archived = read(site)
     found, wrong = windows_in(archived), damages(archived)
-    missing, follows = holes(found), is_held(site.state, ARCHIVER)
+    missing, follows = holes(found), is_held(site.state, PINNED)
     events = [
         each
         for each in catalogue.scan(site.backups, site.name, [Kind.EVENT]).artifacts

@@ -101,10 +101,11 @@ def database(
     finished = _finish_interrupted(context, site, wait, dry_run=dry_run)
     artifact, moment = chosen(site, reference, at, before)
     plan = replace(plan_in_place(site, artifact), moment=moment)
+    _show(context, _plan_lines(site, plan))  # also where it is refused: the plan says what that is about
     require_at_home(plan.artifact.path.name, plan.foreign, force)
     require_a_way_to_stop(site, plan.target, plan.holders, running=plan.running)
     require_space(plan.target.parent, _bytes_needed(plan))
-    if not _agreed(context, _plan_lines(site, plan), dry_run=dry_run, yes=yes):
+    if not _agreed(context, dry_run=dry_run, yes=yes):
         return _not_done(context, "restore database", plan, dry_run=dry_run)
     with restore.alone(site, wait=wait) as log:
         done = restore.restore_in_place(site, plan.artifact, log, force=force, moment=moment)
@@ -129,7 +130,8 @@ def undo(context: Context, *, dry_run: bool, yes: bool, wait: timedelta) -> Exit
     former = restore.undoable(site)
     plan = None if former.undo.startswith("/") else plan_in_place(site, _undoing(site, former.undo))
     lines = [f"return to the raw files in {former.undo}"] if plan is None else _plan_lines(site, plan)
-    if not _agreed(context, lines, dry_run=dry_run, yes=yes):
+    _show(context, lines)
+    if not _agreed(context, dry_run=dry_run, yes=yes):
         return _not_done(context, "restore undo", plan, dry_run=dry_run)
     with restore.alone(site, wait=wait) as log:
         if plan is None:
@@ -172,8 +174,7 @@ def _finish_interrupted(context: Context, site: Site, wait: timedelta, *, dry_ru
 def _beside(context: Context, site: Site, plan: Plan, force: str, *, dry_run: bool) -> ExitCode:
     require_at_home(plan.artifact.path.name, plan.foreign, force)
     require_space(plan.target.parent, _bytes_needed(plan))
-    if not context.json:
-        print("\n".join(_plan_lines(site, plan)))
+    _show(context, _plan_lines(site, plan))
     if dry_run:
         return _not_done(context, "restore database", plan, dry_run=True)
     log = Log(site=site.name, job="restore")
@@ -212,14 +213,18 @@ def _plan_lines(site: Site, plan: Plan) -> list[str]:
     return [f"{name:8} {present.printable(text)}" for name, text in lines]
 
 
-def _agreed(context: Context, lines: list[str], *, dry_run: bool, yes: bool) -> bool:
-    """Show the plan and ask; where nobody can be asked, the answer must be given already.
+def _show(context: Context, lines: list[str]) -> None:
+    """Show the plan to a person."""
+    if not context.json:
+        print("\n".join(lines), flush=True)
+
+
+def _agreed(context: Context, *, dry_run: bool, yes: bool) -> bool:
+    """Ask whether to go on; where nobody can be asked, the answer must be given already.
 
     Raises:
         RefusedError: Nobody can be asked.
     """
-    if not context.json:
-        print("\n".join(lines), flush=True)
     if dry_run or yes:
         return not dry_run
     if context.json or not sys.stdin.isatty():

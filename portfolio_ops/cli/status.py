@@ -8,7 +8,8 @@ import click
 
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
-from portfolio_ops.errors import ExitCode, PortfolioOpsError
+from portfolio_ops.config import Site
+from portfolio_ops.errors import ExitCode, PortfolioOpsError, UsageError
 from portfolio_ops.jobs import health
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.health import Health, JobHealth
@@ -27,14 +28,31 @@ def command(context: Context, nagios: bool, check: bool) -> int:
     Exit code 10 if anything is late, failed, or lies among the artifacts and is none.
     """
     if nagios:
+        if context.json:
+            raise UsageError("--nagios has a form of its own", suggestion="leave out --json, or --nagios")
         return _nagios(context)
     site, now = context.site(), datetime.now(UTC)
     found = health.assess(site, now)
     if check:
         health.check(site, found)
-    data = _data(site.name, found, now)
+    window = _window(site) if found.archive is not None else None
+    data = {**_data(site.name, found, now), "recovery_window": window}
     code = ExitCode.FINDINGS if found.findings else ExitCode.OK
-    return context.finish("status", data, lambda: _human(site.name, found, now), code)
+    return context.finish("status", data, lambda: _human(site.name, found, window, now), code)
+
+
+def _window(site: Site) -> dict[str, Any] | None:
+    """From when to when moments can be restored, and how many holes there are between; None where none can."""
+    from portfolio_ops.restore import points  # noqa: PLC0415  (only where there is an archive)
+
+    found = points.windows(site)
+    if not found:
+        return None
+    return {
+        "first": utc(found[0].first),
+        "last": utc(max(window.last for window in found)),
+        "holes": len(points.holes(found)),
+    }
 
 
 def _nagios(context: Context) -> int:
@@ -44,8 +62,8 @@ def _nagios(context: Context) -> int:
     except (PortfolioOpsError, OSError) as error:
         print(f"PORTFOLIO-OPS UNKNOWN - {error}")
         return 3
-    states = {each.state for each in found.jobs}
-    level = 2 if health.FINDINGS & states or found.free < found.reserve else 1 if found.problems else 0
+    # What lies among the artifacts and is none is a warning; whatever else needs a person is critical.
+    level = 0 if not found.findings else 1 if len(found.findings) == len(found.problems) else 2
     summary = "; ".join(found.findings) or f"{len(found.jobs)} jobs in order"
     performance = " ".join(
         f"'{each.job.name}'={int((now - each.success).total_seconds())}s" for each in found.jobs if each.success
@@ -116,7 +134,15 @@ def _drilled(found: Health, now: datetime) -> str:
     return f"{report.verdict}, {present.ago(datetime.fromisoformat(report.at), now)}{took}"
 
 
-def _human(site: str, found: Health, now: datetime) -> None:
+def _described(window: dict[str, Any] | None) -> str:
+    if window is None:
+        return "no moment can be restored yet, but for whole backups"
+    first, last = (present.local(datetime.fromisoformat(window[name])) for name in ("first", "last"))
+    gaps = f", but for {window['holes']} holes: portfolio-ops list points" if window["holes"] else ""
+    return f"any moment from {first} to {last}{gaps}"
+
+
+def _human(site: str, found: Health, window: dict[str, Any] | None, now: datetime) -> None:
     rows = []
     for each in found.jobs:
         overdue = each.job.overdue_after
@@ -137,6 +163,7 @@ def _human(site: str, found: Health, now: datetime) -> None:
     print(present.table(["JOB", "STATE", "LAST SUCCESS", "LIMIT", "NEXT RUN", "KEPT", "SIZE", "RETENTION"], rows))
     if found.archive is not None:
         print(f"archive: {_archived(found.archive, now)}")
+        print(f"recovery window: {_described(window)}")
     print(f"last drill: {_drilled(found, now)}")
     print(f"disk: {present.size(found.free)} free, {present.size(found.reserve)} of it left to the site")
     for finding in found.findings:

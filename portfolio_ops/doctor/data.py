@@ -10,13 +10,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
+
 from portfolio_ops.config import Site
 from portfolio_ops.doctor.finding import Finding, advice, fault, ok
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.logs import writers
-from portfolio_ops.sqlite.connection import reading
+from portfolio_ops.sqlite import rows
+from portfolio_ops.sqlite.connection import explained, reading
+from portfolio_ops.sqlite.export import missing_tables
 from portfolio_ops.sqlite.place import SIDES, located
 
 _FSTAB, _MOUNTS = Path("/etc/fstab"), Path("/proc/self/mounts")
@@ -98,15 +102,22 @@ def _database(site: Site) -> Iterator[Finding]:
     if not foreign and not touched:
         yield ok("side files", "none is foreign or stray")
     if not touched:
-        yield _opened(path)
+        yield from _opened(site, path)
 
 
-def _opened(path: Path) -> Finding:
+def _opened(site: Site, path: Path) -> Iterator[Finding]:
     try:
         with reading(path) as connection:
-            mode = str(connection.pragma("journal_mode"))
+            yield _journal(path, str(connection.pragma("journal_mode")))
+            yield from _tables(site, connection)
     except PortfolioOpsError as error:
-        return fault("database", error.message, error.suggestion)
+        yield fault("database", error.message, error.suggestion)
+    except apsw.Error as error:
+        failure = explained(error, path)
+        yield fault("database", failure.message, failure.suggestion)
+
+
+def _journal(path: Path, mode: str) -> Finding:
     if mode == "wal":
         return ok("database", f"{path} opens, in WAL mode")
     return advice(
@@ -115,6 +126,26 @@ def _opened(path: Path) -> Finding:
         "see what changed",
         f"with the site stopped: {_command('sqlite3', path, 'PRAGMA journal_mode=wal')}",
     )
+
+
+def _tables(site: Site, connection: apsw.Connection) -> Iterator[Finding]:
+    """Whether the tables are there that the configuration names."""
+    needed = [table.name for table in site.social_tables if not table.optional]
+    if missing := missing_tables(connection, needed):
+        words = f"[social] tables names {', '.join(missing)}, and the database has no such table"
+        yield fault(
+            "tables", words, "correct it, or end a name that may be missing with `?`; till then no export is made"
+        )
+    if site.gallery is None:
+        return
+    try:
+        found = rows.look(connection, site.gallery.table, site.gallery.name, None)
+    except rows.NotWatchableError as error:
+        yield fault("tables", f"[gallery]: {error}", "correct [gallery] table and name; until then no row is an event")
+    else:
+        if not found.is_there:
+            words = f"[gallery] names {site.gallery.table}, and the database has no such table yet"
+            yield advice("tables", words, "its rows are events once it is there; or correct [gallery] table")
 
 
 def _foreign_sides(path: Path, owner: int) -> list[Finding]:

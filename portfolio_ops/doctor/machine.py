@@ -15,7 +15,7 @@ from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import backend
 from portfolio_ops.host.files import free_bytes, reserve_bytes
 from portfolio_ops.host.identity import as_root
-from portfolio_ops.host.timers import service_state, status_text, timer_states
+from portfolio_ops.host.timers import TIMERS, service_state, status_text, timer_states
 from portfolio_ops.jobs import health
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
@@ -23,7 +23,6 @@ from portfolio_ops.store.retention import limit_of
 
 _BOOTED = Path("/run/systemd/system")
 _SECONDS = 120
-_TIMERS = ("backup-daily", "backup-social", "logs-rotate", "check", "drill")
 _PERIODS = {Kind.DAILY: timedelta(days=1), Kind.SOCIAL: timedelta(weeks=1)}
 
 
@@ -86,7 +85,7 @@ def _timers(site: Site) -> Iterator[Finding]:
     if not states:
         yield advice("timers", f"no timer of site {site.name} is installed", "deploy them with the Ansible role")
         return
-    for name in _TIMERS:
+    for name in TIMERS:
         state, timer = states.get(name), f"portfolio-{name}@{site.name}.timer"
         if state is None or not state.active:
             yield fault("timers", f"{timer} does not run", f"systemctl enable --now {timer}")

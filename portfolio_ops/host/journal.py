@@ -8,10 +8,12 @@
 stdout is never used: it belongs to results.
 """
 
+import contextlib
 import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from portfolio_ops.host.messages import Message
 _IDENTIFIER = "portfolio-ops"
 _JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 _PROGRESS_SECONDS = 0.5
+_SLOWEST = 4.0
+"""Bytes per microsecond: what a poor disk and half a core make of it when pages are checked, packed and copied."""
 
 
 class Log:
@@ -112,3 +116,21 @@ def notify(state: str) -> None:
         except OSError:
             # Progress is a courtesy: a service manager that has gone away must not fail a backup.
             return
+
+
+@contextlib.contextmanager
+def unhurried(work: int) -> Iterator[None]:
+    """While the block runs, the watchdog gives it time for so many bytes; afterwards as much as before.
+
+    A hang is still found, only later. A commit of gigabytes would otherwise end the service each time that it is tried.
+    See WATCHDOG_USEC= in sd_notify(3).
+    """
+    usual = int(os.environ.get("WATCHDOG_USEC", "0"))
+    if not usual or work / _SLOWEST < usual / 10:  # nobody watches, or nothing to speak of
+        yield
+        return
+    notify(f"WATCHDOG_USEC={usual + int(work / _SLOWEST)}")
+    try:
+        yield
+    finally:
+        notify(f"WATCHDOG_USEC={usual}")

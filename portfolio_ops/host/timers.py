@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-_JOBS = ("backup-daily", "backup-social", "logs-rotate", "check", "drill")
+TIMERS = ("backup-daily", "backup-social", "logs-rotate", "check", "drill")
+"""The jobs that timers start, `portfolio-<job>@<site>.timer`."""
+
 _PROPERTIES = "Id,LoadState,ActiveState,NextElapseUSecRealtime,LastTriggerUSec,Result"
 _RUNS_HERE = Path("/run/systemd/system")  # sd_booted(3)
 _TIMEOUT = 10
@@ -36,7 +38,7 @@ def timer_states(site: str) -> dict[str, TimerState] | None:
     Returns:
         None where no systemd runs, or where it does not answer.
     """
-    shown = _shown(_PROPERTIES, *(f"portfolio-{job}@{site}.timer" for job in _JOBS))
+    shown = _shown(_PROPERTIES, *(f"portfolio-{job}@{site}.timer" for job in TIMERS))
     return None if shown is None else parse(shown)
 
 

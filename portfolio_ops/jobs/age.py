@@ -28,7 +28,7 @@ from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import timeline
 from portfolio_ops.store.artifact import Kind
-from portfolio_ops.store.lock import held, is_held
+from portfolio_ops.store.lock import RESTORE, held, is_held
 from portfolio_ops.store.timeline import HOUR, MINUTE
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _age(site: Site, resolution: int, before: datetime, ends: float, log: Log) -
         kept = _behind_bases(history)
         groups = _hours(free, before) if resolution == MINUTE else _days(increments, free, before)
         for group in groups:
-            if is_held(site.state, "restore") or time.monotonic() >= ends:
+            if is_held(site.state, RESTORE) or time.monotonic() >= ends:
                 return
             try:
                 _require_whole(history, group)

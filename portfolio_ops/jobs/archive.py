@@ -17,9 +17,10 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, notify
 from portfolio_ops.jobs.database import back_up
-from portfolio_ops.jobs.follow import Follower, Orders
+from portfolio_ops.jobs.follow import Follower
 from portfolio_ops.jobs.follow_pages import PageFollower
-from portfolio_ops.jobs.run import ARCHIVING, BASE, EXCHANGE, PINNED, Outcome, run_job
+from portfolio_ops.jobs.following import Orders
+from portfolio_ops.jobs.run import BASE, Outcome, run_job
 from portfolio_ops.sqlite.connection import explained as explained_by_sqlite
 from portfolio_ops.sqlite.lineage import TimelineEndedError
 from portfolio_ops.sqlite.look import has_wal, opened
@@ -27,7 +28,7 @@ from portfolio_ops.sqlite.pin import pinned
 from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.tail import DamagedWalError
 from portfolio_ops.store import runs, timeline
-from portfolio_ops.store.lock import held, is_held
+from portfolio_ops.store.lock import ARCHIVING, EXCHANGE, PINNED, held, is_held
 
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _POLL = 0.2

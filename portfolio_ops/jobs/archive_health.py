@@ -7,7 +7,6 @@ from pathlib import Path
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.timers import archive_is_off
-from portfolio_ops.jobs.run import ARCHIVING
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.look import change_counter_of
 from portfolio_ops.sqlite.place import located
@@ -57,8 +56,8 @@ def assess(site: Site, now: datetime) -> ArchiveHealth | None:
     newest = timeline.newest(site.backups, names[-1])
     last = None if newest is None else newest.cuts[-1]
     seconds, size = (0.0, 0) if last is None else _lag(site.database, last, now)
-    running = lock.is_held(site.state, ARCHIVING)
-    record = runs.read(site.state, ARCHIVING)
+    running = lock.is_held(site.state, lock.ARCHIVING)
+    record = runs.read(site.state, lock.ARCHIVING)
     failed = record is not None and record.latest.state == runs.FAILED
     why = record.latest.message if record is not None and failed else ""
     off = not running and archive_is_off(site.name)

@@ -1,5 +1,6 @@
 """The files of one timeline as they are written: one for each hour."""
 
+import contextlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.files import free_bytes, reserve_bytes
+from portfolio_ops.host.journal import unhurried
 from portfolio_ops.sqlite.increment import RAW, Head, Link
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.lineage import TimelineEndedError
@@ -15,6 +17,9 @@ from portfolio_ops.store import timeline
 
 _STEPS_BACK = timedelta(seconds=2)
 """What a time server may take a clock back by: time stands still for so long then."""
+
+_EXPANDS = 8
+"""How much more there may be to check in a file than it has bytes: what compresses better is done faster."""
 
 
 class Chapter:
@@ -76,7 +81,8 @@ class Chapter:
             self.close()
             path = timeline.folder_of(self._site.backups, self._name) / name
             if path.exists():
-                self._writer = IncrementWriter.resume(path)
+                with unhurried(path.stat().st_size * _EXPANDS):
+                    self._writer = IncrementWriter.resume(path)
             else:
                 head = Head(self._site.name, self._name, self._page_size, RAW, self._link)
                 self._writer = IncrementWriter.create(path, head)
@@ -93,10 +99,15 @@ class Chapter:
             self._writer.sync()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, once all of it is durable.
+
+        Raises:
+            OSError: The disk fails.
+        """
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            with contextlib.closing(writer):
+                writer.sync()
 
 
 def require_room(backups: Path) -> None:

@@ -20,6 +20,8 @@ def backup_daily(site: Site, *, wait: timedelta) -> Outcome:
         PortfolioOpsError: Nothing was published, and nothing pruned.
     """
     outcome = run_job(site, DAILY, lambda task: [back_up(task, "portfolio-%Y-%m-%d", {})], wait=wait)
+    if outcome.put_off:
+        return outcome
     with contextlib.suppress(BusyError):  # a restore reads them: tomorrow then
         prune_increments(site, wait=timedelta())
         age_increments(site, datetime.now(UTC), wait=timedelta())

@@ -9,11 +9,11 @@ from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, cast
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import BusyError
+from portfolio_ops.errors import BusyError, RefusedError
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import TEMPORARY_PREFIX, require_space
 from portfolio_ops.host.journal import Log
-from portfolio_ops.jobs.run import PINNED, Task
+from portfolio_ops.jobs.run import Task
 from portfolio_ops.sqlite.check import check_database
 from portfolio_ops.sqlite.difference import Fingerprint
 from portfolio_ops.sqlite.place import located
@@ -21,7 +21,7 @@ from portfolio_ops.sqlite.snapshot import Snapshot, snapshot
 from portfolio_ops.store import catalogue, witness
 from portfolio_ops.store import image as handed
 from portfolio_ops.store.artifact import Artifact, Kind, Metadata
-from portfolio_ops.store.lock import held, is_held
+from portfolio_ops.store.lock import PINNED, held, is_held
 from portfolio_ops.store.publish import Draft
 
 SUFFIX = ".sqlite.zst"
@@ -42,9 +42,10 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
     site, kind, log, began = task.site, task.job.kind, task.log, time.monotonic()
     with Draft(task.folder) as draft:
         with _held_still(site) as (image, taken):
+            _require_content(site, image)
             require_space(task.folder, _needed(site, kind, image.bytes))
             fingerprint = Fingerprint(image.page_size)
-            draft.write(_with_progress(image, fingerprint, log), size=image.bytes)
+            draft.write(_with_progress(image, fingerprint, task), size=image.bytes)
             details = {**details, **_described(image, fingerprint)}
         log.progress("Verifying the backup")
         with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=task.folder) as scratch:
@@ -58,12 +59,12 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
             "foreign_key_violations": facts.foreign_key_violations,
             "verified": {
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "checks": ["sha256", "integrity_check", "foreign_key_check"],
+                "checks": ["sha256", "quick_check" if facts.unchecked else "integrity_check", "foreign_key_check"],
             },
         }
         stem = taken.astimezone().strftime(stem_format)
         artifact = draft.publish(stem, SUFFIX, Metadata(kind, site.name, taken, content, details))
-    _report(site, artifact, log, time.monotonic() - began)
+    _report(site, artifact, log, time.monotonic() - began, facts.unchecked)
     return artifact
 
 
@@ -100,14 +101,34 @@ def _needed(site: Site, kind: Kind, image_bytes: int) -> int:
     return image_bytes + int(ratio * image_bytes)
 
 
-def _with_progress(image: Snapshot, fingerprint: Fingerprint, log: Log) -> Iterator[memoryview]:
+def _require_content(site: Site, image: Snapshot) -> None:
+    """Check that there is something to back up: SQLite takes a file that was emptied for a sound database.
+
+    Raises:
+        RefusedError: There is nothing. Published each day, that would crowd out what there was.
+    """
+    if not image.pages:
+        raise RefusedError(
+            f"{site.database} is empty: it holds no table, not even a header",
+            suggestion="if it should hold something: `portfolio-ops restore database latest --in-place`;"
+            " if not yet, this passes with the site's first write",
+        )
+
+
+def _with_progress(image: Snapshot, fingerprint: Fingerprint, task: Task) -> Iterator[memoryview]:
+    """The image's content, as long as there is room: meanwhile the WAL grows, and the artifact may be a large one.
+
+    Raises:
+        RefusedError: The disk has come to the site's reserve.
+    """
     done = 0
     for chunk in image.chunks():
+        require_space(task.folder, 0)
         if image.position is None:
             fingerprint.add(chunk)
         yield chunk
         done += len(chunk)
-        log.progress(f"Reading the database, {100 * done // image.bytes} % of {image.bytes:,} bytes")
+        task.log.progress(f"Reading the database, {100 * done // image.bytes} % of {image.bytes:,} bytes")
 
 
 def _described(image: Snapshot, fingerprint: Fingerprint) -> dict[str, Any]:
@@ -120,11 +141,12 @@ def _described(image: Snapshot, fingerprint: Fingerprint) -> dict[str, Any]:
     }
 
 
-def _report(site: Site, artifact: Artifact, log: Log, seconds: float) -> None:
+def _report(site: Site, artifact: Artifact, log: Log, seconds: float, unchecked: str) -> None:
     content = artifact.metadata.content.bytes
+    verified = f"verified but for what its indexes hold ({unchecked})" if unchecked else "verified"
     log.event(
         messages.BACKUP_PUBLISHED,
-        f"Published {artifact.path.name}: {artifact.bytes:,} bytes of {content:,}, verified, in {seconds:.1f} s",
+        f"Published {artifact.path.name}: {artifact.bytes:,} bytes of {content:,}, {verified}, in {seconds:.1f} s",
         artifact=artifact.path.name,
         artifact_id=artifact.id,
         bytes=artifact.bytes,

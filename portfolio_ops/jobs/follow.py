@@ -5,20 +5,20 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import fsync_directory
 from portfolio_ops.host.inotify import Watch
-from portfolio_ops.host.journal import Log, notify
+from portfolio_ops.host.journal import Log, unhurried
 from portfolio_ops.jobs.base import Base
 from portfolio_ops.jobs.chapter import Chapter
 from portfolio_ops.jobs.detect import Detector
+from portfolio_ops.jobs.following import ALIVE, EVERY, Orders, Rest, Stalls, begin_timeline
 from portfolio_ops.sqlite.increment import Link
 from portfolio_ops.sqlite.pin import Outcome, Pin
 from portfolio_ops.sqlite.place import located
@@ -29,28 +29,13 @@ from portfolio_ops.sqlite.wal_index import WalIndex
 from portfolio_ops.store import catalogue, timeline, witness
 from portfolio_ops.store.artifact import Kind
 
-_EVERY = 1.0
-"""Seconds between two flushes at least: the resolution of what can be restored."""
-
 _AT_REST = 1.0
 _SEAL_FRAMES = 800
 """A WAL of so many frames is sealed: fewer than the 1,000 at which SQLite lets the site checkpoint."""
 
 _SEAL_AGAIN = 5.0
-_ALIVE = 20.0  # a third of the unit's WatchdogSec=
 _MEMORY = "archive-position"
 _MEMORY_FORM = re.compile(rb"[0-9a-f]{64} [0-9a-f]{8} [0-9a-f]{8} ([0-9a-f]{16}) (\d{10})\n")
-
-
-@dataclass
-class Orders:
-    """What a follower is told while it runs."""
-
-    stop: bool = False
-    """End, with everything archived that is committed by then."""
-
-    give_way: Callable[[], bool] = lambda: False
-    """Whether a restore waits to exchange the database: the same then."""
 
 
 class Follower:
@@ -63,15 +48,14 @@ class Follower:
     """
 
     def __init__(self, site: Site, pin: Pin, log: Log, watch: Watch, orders: Orders, *, ended: str = "") -> None:
-        self._site, self._pin, self._log, self._watch, self._orders = site, pin, log, watch, orders
+        self._site, self._pin, self._log, self._orders = site, pin, log, orders
         self._index = pin.look()
         self._tail, self._chapter, self.timeline, resumed = self._begin(ended)
         self._base = Base(site, log, timeline.began(self.timeline), resumed=resumed)
         self._detector = Detector(site, pin, log)
-        self._longest_stall = 0.0
-        self._told = ""
+        self._stalls = Stalls(site, log)
         database = located(site.database)
-        self._names = {database, database.with_name(f"{database.name}-wal")}
+        self._rest = Rest(watch, {database, database.with_name(f"{database.name}-wal")})
 
     def _begin(self, ended: str) -> tuple[Tail, Chapter, str, bool]:
         """Go on with the newest timeline if that can be proved, else begin another; tells which of both."""
@@ -83,12 +67,8 @@ class Follower:
             chapter = Chapter(site, resumed.name, page_size, resumed.link, resumed.seen, based=resumed.based)
             return resumed.tail, chapter, resumed.name, True
         tail = self._tail_from_here()
-        name = timeline.new_id(datetime.now(UTC))  # after the look: what was taken since then, lies in it
-        folder = timeline.folder_of(site.backups, name)
-        folder.mkdir(mode=0o750, parents=True)
-        fsync_directory(folder.parent)
+        name = begin_timeline(site, self._log)
         remember(site.state, _beginning(name), tail)
-        self._log.event(messages.TIMELINE_BEGUN, f"Timeline {name} begins", timeline=name)
         return tail, Chapter(site, name, page_size, None, None), name, False
 
     def _tail_from_here(self) -> Tail:
@@ -111,7 +91,7 @@ class Follower:
             dirty, seal_at = True, 0.0
             while True:
                 now = time.monotonic()
-                if dirty and (now - flushed >= _EVERY or self._orders.stop or once):
+                if dirty and (now - flushed >= EVERY or self._orders.stop or once):
                     self._flush_all()
                     if not once:
                         self._detector.look()
@@ -129,30 +109,18 @@ class Follower:
                     return
                 self._detector.tend()
                 seconds = self._next(now, dirty=dirty, flushed=flushed, sealed=once or bool(sealed), seal_at=seal_at)
-                dirty = self._sleep(seconds, dirty=dirty)
+                dirty = self._rest.take(seconds, self._status(), dirty=dirty) or self._is_behind()
 
     def _next(self, now: float, *, dirty: bool, flushed: float, sealed: bool, seal_at: float) -> float:
         """Seconds until there is something to do even if nothing happens."""
-        moments = [now + _ALIVE, self._base.next_look(now)]
+        moments = [now + ALIVE, self._base.next_look(now)]
         if dirty:
-            moments.append(flushed + _EVERY)
+            moments.append(flushed + EVERY)
         if not sealed and self._index.frames:
             moments.append(seal_at)
         if (due := self._detector.due()) is not None:
             moments.append(due)
         return max(0.0, min(moments) - now)
-
-    def _sleep(self, seconds: float, *, dirty: bool) -> bool:
-        """Wait for a change, or for the next flush if there was one; gives whether there was one."""
-        notify("WATCHDOG=1")
-        if (status := self._status()) != self._told:
-            notify(f"STATUS={status}")
-            self._told = status
-        if dirty:
-            # A busy site would wake us at each of its writes, to tell what we know.
-            self._watch.pause(seconds)
-            return True
-        return not self._names.isdisjoint(self._watch.wait(seconds)) or self._is_behind()
 
     def _is_behind(self) -> bool:
         """Whether there are commits that no change of a file tells of any more.
@@ -169,8 +137,9 @@ class Follower:
     def _flush_all(self) -> None:
         """Archive what is committed, and let the held mark move on."""
         self._index = self._pin.look()
-        self._flush(self._index)
-        self._index = self._pin.advance(self._index)
+        with unhurried(self._index.frames * self._pin.page_size):
+            self._flush(self._index)
+            self._index = self._pin.advance(self._index)
 
     def _flush(self, index: WalIndex) -> None:
         chain = b""
@@ -207,16 +176,11 @@ class Follower:
     def _seal(self) -> bool:
         """Try to end the WAL's generation, so that it does not grow; gives whether that was done."""
         budget = self._site.archive.stall_budget.total_seconds()
-        seal = self._pin.seal(self._flush, budget)
-        self._chapter.sync()
+        with unhurried(self._index.frames * self._pin.page_size):
+            seal = self._pin.seal(self._flush, budget)
+            self._chapter.sync()
         self._index = seal.index
-        if seal.stall > max(budget, self._longest_stall):
-            self._log.event(
-                messages.WRITERS_HELD,
-                f"The site's writers were held for {seal.stall * 1000:.0f} ms, the budget is {budget * 1000:.0f} ms",
-                stall=round(seal.stall, 4),
-            )
-        self._longest_stall = max(self._longest_stall, seal.stall)
+        self._stalls.tell(seal.stall)
         return seal.outcome is Outcome.SEALED
 
 

@@ -8,20 +8,19 @@ import contextlib
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, PortfolioOpsError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import fsync_directory
 from portfolio_ops.host.inotify import Watch
-from portfolio_ops.host.journal import Log, notify
+from portfolio_ops.host.journal import Log, notify, unhurried
 from portfolio_ops.jobs.base import Base
 from portfolio_ops.jobs.chapter import Chapter, require_room
 from portfolio_ops.jobs.detect import Detector
-from portfolio_ops.jobs.follow import Orders
+from portfolio_ops.jobs.following import ALIVE, EVERY, Orders, Rest, Stalls, begin_timeline
 from portfolio_ops.restore.history import History, histories
 from portfolio_ops.sqlite.difference import Difference, PageHashes
 from portfolio_ops.sqlite.increment import Increment, Link
@@ -34,11 +33,8 @@ from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import held
 from portfolio_ops.store.pages import Memory
 
-_EVERY = 1.0
-"""Seconds between two looks at least."""
-
 _SHARE = 20.0
-"""And so many times as long as the last one took."""
+"""Between two looks, so many times as long as the last one took."""
 
 _SETTLED = 0.2
 """Seconds after the first sign of a change: the transaction that made it is over mostly, and the file at rest."""
@@ -49,8 +45,7 @@ _PATIENCE = 60.0
 _TOO_LONG = 5.0
 """Seconds of a look after which a stop does not wait for another one: the next start sees what came since."""
 
-_ALIVE = 20.0  # a third of the unit's WatchdogSec=
-_WAIT = timedelta(seconds=_ALIVE)
+_WAIT = timedelta(seconds=ALIVE)
 _SLICE = 1.0
 _MEMORY_MOST = 4 << 20
 
@@ -85,7 +80,7 @@ class PageFollower:
     """
 
     def __init__(self, site: Site, looker: Looker, log: Log, watch: Watch, orders: Orders, *, ended: str = "") -> None:
-        self._site, self._looker, self._log, self._watch, self._orders = site, looker, log, watch, orders
+        self._site, self._looker, self._log, self._orders = site, looker, log, orders
         self._memory = Memory(site.state)
         self._seen: PageHashes | None = None
         with self._alone():
@@ -96,11 +91,11 @@ class PageFollower:
         self._base = Base(site, log, timeline.began(start.name), resumed=start.has_base)
         self._has_base = start.has_base
         self._detector = Detector(site, looker, log)
-        self._interval = self._longest_stall = 0.0
+        self._interval, self._stalls = 0.0, Stalls(site, log)
         self._restless = 0.0  # since when it cannot be read, as of time.monotonic(3)
-        self._told = ""
         database = located(site.database)
-        self._names = {database, database.with_name(f"{database.name}-journal"), image.path_of(site.state)}
+        names = {database, database.with_name(f"{database.name}-journal"), image.path_of(site.state)}
+        self._rest = Rest(watch, names)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -162,11 +157,7 @@ class PageFollower:
         """Begin a timeline."""
         image.withdraw(self._site.state)  # it is of another
         hashes = self._learned()
-        name = timeline.new_id(datetime.now(UTC))  # after the look: what was taken since then, lies in it
-        folder = timeline.folder_of(self._site.backups, name)
-        folder.mkdir(mode=0o750, parents=True)
-        fsync_directory(folder.parent)
-        self._log.event(messages.TIMELINE_BEGUN, f"Timeline {name} begins", timeline=name)
+        name = begin_timeline(self._site, self._log)
         return _Start(name, hashes, None, None, False)
 
     def _learned(self) -> PageHashes:
@@ -198,7 +189,8 @@ class PageFollower:
                 self._require_base()
                 self._detector.tend()
                 before = dirty
-                dirty = self._sleep(self._next(due, dirty=dirty), dirty=dirty)
+                dirty = self._rest.take(self._next(due, dirty=dirty), self._status(), dirty=dirty)
+                dirty = dirty or self._looker.is_behind()
                 if dirty and not before:
                     due = max(due, time.monotonic() + _SETTLED)
 
@@ -211,23 +203,12 @@ class PageFollower:
     def _next(self, due: float, *, dirty: bool) -> float:
         """Seconds until there is something to do even if nothing happens."""
         now = time.monotonic()
-        moments = [now + _ALIVE, self._base.next_look(now)]
+        moments = [now + ALIVE, self._base.next_look(now)]
         if dirty:
             moments += [due, now + _SLICE]  # a copy may be handed over meanwhile
         if (detecting := self._detector.due()) is not None:
             moments.append(detecting)
         return max(0.0, min(moments) - now)
-
-    def _sleep(self, seconds: float, *, dirty: bool) -> bool:
-        """Wait for a change, or for the next look if there was one; gives whether there was one."""
-        notify("WATCHDOG=1")
-        if (status := self._status()) != self._told:
-            notify(f"STATUS={status}")
-            self._told = status
-        if dirty:
-            self._watch.pause(seconds)
-            return True
-        return not self._names.isdisjoint(self._watch.wait(seconds)) or self._looker.is_behind()
 
     def _status(self) -> str:
         last = f"last restore point {self._chapter.last:%H:%M:%S} UTC" if self._chapter.last else "no restore point yet"
@@ -251,8 +232,8 @@ class PageFollower:
                 self._log.event(messages.ARCHIVE_FAILED, words, error=error.code, suggestion=error.suggestion)
             return False
         finally:
-            self._interval = max(_EVERY, _SHARE * self._looker.cost)
-            self._tell_stall()
+            self._interval = max(EVERY, _SHARE * self._looker.cost)
+            self._stalls.tell(self._looker.held, ", while the database was looked at")
         self._restless = 0.0
         return True
 
@@ -291,7 +272,8 @@ class PageFollower:
         since = self._hashes.position
         if not found.numbers:
             return
-        self._chapter.append(found.pages(), found.database_pages, since, found.position, seen, durable=True)
+        with unhurried(len(found.numbers) * self._looker.page_size):
+            self._chapter.append(found.pages(), found.database_pages, since, found.position, seen, durable=True)
         self._hashes.take(found)
         self._memory.update(self._hashes, found)
 
@@ -306,17 +288,6 @@ class PageFollower:
             raise TimelineEndedError(
                 f"the database went back from change {before} to change {now}: another was copied over it"
             )
-
-    def _tell_stall(self) -> None:
-        budget, stall = self._site.archive.stall_budget.total_seconds(), self._looker.held
-        if stall > max(budget, self._longest_stall):
-            self._log.event(
-                messages.WRITERS_HELD,
-                f"The site's writers were held for {stall * 1000:.0f} ms, while the database was looked at;"
-                f" the budget is {budget * 1000:.0f} ms",
-                stall=round(stall, 4),
-            )
-        self._longest_stall = max(self._longest_stall, stall)
 
     def _require_base(self) -> None:
         """Check that a base that was made stands at a restore point.

@@ -163,7 +163,7 @@ def _unfinished_restore(site: Site) -> list[str]:
         found = record.read(site.state)
     except ValueError as error:
         return [str(error)]
-    if found is None or found.state != record.OPEN or lock.is_held(site.state, "restore"):
+    if found is None or found.state != record.OPEN or lock.is_held(site.state, lock.RESTORE):
         return []
     return [f"the restore of {found.artifact} was interrupted; `portfolio-ops restore undo` brings it to its end"]
 

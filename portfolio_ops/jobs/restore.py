@@ -13,7 +13,7 @@ from portfolio_ops.host.files import copy_durably, require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import exchange
 from portfolio_ops.jobs.exchange import Restored
-from portfolio_ops.jobs.run import DRILL, EXCHANGE, PINNED
+from portfolio_ops.jobs.run import DRILL
 from portfolio_ops.moment import exact
 from portfolio_ops.restore import record as records
 from portfolio_ops.restore import work
@@ -24,7 +24,7 @@ from portfolio_ops.restore.replay import stage
 from portfolio_ops.restore.swap import finish_move, put_sides_back, side
 from portfolio_ops.sqlite.place import SIDES
 from portfolio_ops.store.artifact import Artifact, Kind
-from portfolio_ops.store.lock import held
+from portfolio_ops.store.lock import EXCHANGE, PINNED, RESTORE, held
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def alone(site: Site, *, wait: timedelta, exchanging: bool = True) -> Iterator[L
         log.event(messages.JOB_WAITING, f"Waiting for another run: {holder}", holder=holder)
 
     with contextlib.ExitStack() as locks:
-        names = ("restore", Kind.DAILY.value, Kind.SOCIAL.value, Kind.EVENT.value, Kind.WAL.value, DRILL.name)
+        names = (RESTORE, Kind.DAILY.value, Kind.SOCIAL.value, Kind.EVENT.value, Kind.WAL.value, DRILL.name)
         for name in (*names, *((EXCHANGE, PINNED) if exchanging else ())):
             locks.enter_context(held(site.state, name, wait=wait, on_wait=waiting))
         yield log

@@ -43,8 +43,6 @@ GALLERY = Job("backup-gallery", None, Kind.EVENT)
 ROTATE = Job("logs-rotate", timedelta(hours=26), Kind.LOGS)
 BASE = Job("archive-base", None, Kind.WAL)
 DRILL = Watched("drill", timedelta(days=7, hours=6))
-ARCHIVING, PINNED, EXCHANGE = "archive", "archive-pin", "exchange"
-"""Locks: the archive runs; it has the database open; a restore is about to exchange the database."""
 
 JOBS = (DAILY, SOCIAL, GALLERY, ROTATE, BASE)
 
@@ -61,11 +59,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made and what it let go."""
+    """What a run made and what it let go.
+
+    Attributes:
+        put_off: Whether nothing was let go because the clock may be wrong.
+    """
 
     made: tuple[Artifact, ...]
     pruned: tuple[Artifact, ...]
     seconds: float
+    put_off: bool = False
 
 
 def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wait: timedelta) -> Outcome:
@@ -91,13 +94,14 @@ def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wai
             ),
         ):
             made = _recorded(task, work)
-            pruned = _pruned(site, job.kind, log)
+            put_off = _is_put_off(site, log)
+            pruned = [] if put_off else _pruned(site, job.kind, log)
     except Exception as error:
         if (failure := foreseen(error)) is None:
             raise
         _report(log, job, failure, time.monotonic() - began)
         raise failure from error
-    return Outcome(tuple(made), tuple(pruned), time.monotonic() - began)
+    return Outcome(tuple(made), tuple(pruned), time.monotonic() - began, put_off)
 
 
 def _prepared(site: Site, job: Job) -> Path:
@@ -152,6 +156,19 @@ def _remember(task: Task, *, succeeded: bool, message: str) -> None:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
+
+
+def _is_put_off(site: Site, log: Log) -> bool:
+    """Whether the clock seems to have leapt ahead: then nothing is pruned before a day has passed."""
+    leap = retention.clock_leapt(catalogue.scan(site.backups, site.name).artifacts, datetime.now(UTC))
+    if leap is None:
+        return False
+    log.event(
+        messages.PRUNING_PUT_OFF,
+        f"Nothing is pruned: nothing was made for {leap.days} days until a day ago. Is the clock right?",
+        suggestion="if it is, the runs of tomorrow prune, or at once: portfolio-ops prune --yes",
+    )
+    return True
 
 
 def _pruned(site: Site, kind: Kind, log: Log) -> list[Artifact]:

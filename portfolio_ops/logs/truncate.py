@@ -97,7 +97,7 @@ def _carry_and_truncate(live: LiveLog, start: int, carry: int) -> int | None:
 def _copy(source: int, offset: int, target: int, target_offset: int) -> int:
     """Copy from `offset` to the source's end. Returns where that was."""
     while data := os.pread(source, _CHUNK, offset):
-        os.pwrite(target, data, target_offset)
-        offset += len(data)
-        target_offset += len(data)
+        done = os.pwrite(target, data, target_offset)  # on a disk that gets full, less than was asked for
+        offset += done
+        target_offset += done
     return offset

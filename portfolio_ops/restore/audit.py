@@ -16,14 +16,14 @@ from portfolio_ops.errors import BusyError, NotFoundError
 from portfolio_ops.host.timers import archive_is_off
 from portfolio_ops.moment import EPOCH, MICROSECOND
 from portfolio_ops.restore.history import History, histories
-from portfolio_ops.restore.points import ARCHIVER, Window, damages, holes, windows_in
+from portfolio_ops.restore.points import Window, damages, holes, windows_in
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.increment_content import verify
 from portfolio_ops.sqlite.look import change_counter_of
 from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import catalogue, timeline
 from portfolio_ops.store.artifact import Kind
-from portfolio_ops.store.lock import is_held
+from portfolio_ops.store.lock import PINNED, is_held
 
 _SCANS = 5
 """Ageing may replace files while they are read: it is looked so often at most."""
@@ -109,7 +109,7 @@ def _read_back(site: Site) -> list[History]:
 
 
 def _pieces(site: Site, found: Sequence[History]) -> list[Piece]:
-    runs, windows = is_held(site.state, ARCHIVER), windows_in(found)
+    runs, windows = is_held(site.state, PINNED), windows_in(found)
     pieces: list[Piece] = []
     for history in found:
         newest = history is found[-1]

@@ -80,7 +80,7 @@ class History:
             Base(
                 artifact,
                 position,
-                dict(self._places(position, artifact.taken, exactly=self.by_content or _is_named(artifact))),
+                self._places(position, artifact.taken, exactly=self.by_content or _is_named(artifact)),
             )
             for artifact, position in positions
             if position is not None
@@ -136,35 +136,53 @@ class History:
                 before[each.path].append(increment)
         return before
 
-    def _places(self, position: Position, taken: datetime, *, exactly: bool) -> Iterator[tuple[Path, int]]:
-        """Where a base lies; of two cuts in one increment, the earlier comes last. The time is asked for, too.
+    def _places(self, position: Position, taken: datetime, *, exactly: bool) -> dict[Path, int]:
+        """Where a base lies.
 
-        Where there is no WAL, all positions are alike. And after a power cut other commits may have come to stand at
-        positions that are archived. What was merged tells of some positions only: in it, the time alone has to do.
-        Not so where a base must stand at a restore point `exactly`, or is of no use.
+        What was merged tells of some positions only: in it, the time alone has to do. Not so where a base must stand at
+        a restore point `exactly`, or is of no use; nor where its position is that of another time, because the clock
+        had gone back when it was dated.
         """
-        for increment in () if exactly else self.increments:
+        known = list(self._places_known(position, taken))
+        places = {} if exactly else dict(self._places_by_time(taken, [increment for increment, _ in known]))
+        return places | {increment.path: index for increment, index in known}
+
+    def _places_by_time(self, taken: datetime, known: Sequence[Increment]) -> Iterator[tuple[Path, int]]:
+        for increment in self.increments:
+            if known and not any(_overlap(increment, each) for each in known):
+                continue
             if increment.head.resolution > RAW and increment.cuts[0].seen + _LATE <= taken:
                 index = bisect_left(increment.cuts, taken + _LATE, key=lambda cut: cut.seen)
                 if index < len(increment.cuts):
                     yield increment.path, index
+
+    def _places_known(self, position: Position, taken: datetime) -> Iterator[tuple[Increment, int]]:
+        """Where a base lies by its position; of two cuts in one increment, the earlier comes last.
+
+        The time is asked for, too: where there is no WAL, all positions are alike. And after a power cut other commits
+        may have come to stand at positions that are archived.
+        """
         for increment in self._begin_at[position]:
             late = timedelta() if position.salts == _NO_WAL else _LATE
             if taken <= increment.cuts[0].seen + late:
-                yield increment.path, 0
+                yield increment, 0
         for increment, those in reversed(self._by_salts[position.salts]):
             for index in reversed(those):
                 cut = increment.cuts[index]
                 since = cut.since.frame if cut.since.salts == position.salts else 0
                 within = since <= position.frame <= cut.position.frame
                 if within and self._in_time(taken, increment, index + (cut.position == position)):
-                    yield increment.path, index
+                    yield increment, index
 
     def _in_time(self, taken: datetime, increment: Increment, index: int) -> bool:
         """Whether a backup can have been taken before the cut of this number was; it may be the first one behind."""
         after = [increment.cuts[index]] if index < len(increment.cuts) else []
         after = after or [each.cuts[0] for each in self.following(increment)]
         return not after or taken <= after[0].seen + _LATE
+
+
+def _overlap(one: Increment, other: Increment) -> bool:
+    return one.cuts[0].seen <= other.cuts[-1].seen and other.cuts[0].seen <= one.cuts[-1].seen
 
 
 def _is_named(artifact: Artifact) -> bool:

@@ -14,11 +14,8 @@ from portfolio_ops.sqlite.cuts import Cut, Cuts
 from portfolio_ops.sqlite.increment import Increment, gap
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
-from portfolio_ops.store.lock import is_held
+from portfolio_ops.store.lock import PINNED, is_held
 from portfolio_ops.store.timeline import Timeline
-
-ARCHIVER = "archive-pin"
-"""The lock that the archiver holds as long as it has the database open: while it only waits, nothing is archived."""
 
 _WINDOWS_TOLD = 3
 
@@ -155,7 +152,7 @@ def plan_moment_in(found: Sequence[Window], site: Site, when: datetime) -> Momen
         )
     last = max(found, key=lambda window: (window.timeline, window.last))
     around = [window for window in found if window.first <= when <= window.last]
-    if not around and last.last < when <= datetime.now(UTC) and not last.ends and is_held(site.state, ARCHIVER):
+    if not around and last.last < when <= datetime.now(UTC) and not last.ends and is_held(site.state, PINNED):
         around = [last]
     if not around:
         raise _outside(site, found, last, when)
@@ -190,7 +187,7 @@ def _outside(site: Site, found: Sequence[Window], last: Window, when: datetime) 
     if when > datetime.now(UTC):
         return _not_found(found, when, "it lies in the future", before)
     why = last.ends or "no archiver runs that would have seen a later one"
-    if not last.ends and is_held(site.state, ARCHIVER):
+    if not last.ends and is_held(site.state, PINNED):
         why = "it lies behind all of them"
     return _not_found(found, when, why, before)
 

@@ -246,7 +246,7 @@ def _copied_snapshot(
 ) -> Snapshot:
     """Copy a database without a WAL under a shared lock, as briefly as may be, and let go."""
     copy = descriptors.enter_context(unnamed(scratch))
-    warm(main)
+    _warm(main)
     looked = datetime.now(UTC)
     connection.execute("BEGIN")
     connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
@@ -273,7 +273,7 @@ def unnamed(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def warm(descriptor: int) -> None:
+def _warm(descriptor: int) -> None:
     """Bring the file into memory first, so that the copy under the lock waits for no disk."""
     buffer = bytearray(_CHUNK)
     offset = 0

@@ -16,6 +16,12 @@ from pathlib import Path
 
 from portfolio_ops.errors import BusyError, NotFoundError
 
+ARCHIVING, PINNED = "archive", "archive-pin"
+"""Locks of the archive: it runs; it has the database open, for while it only waits, nothing is archived."""
+
+RESTORE, EXCHANGE = "restore", "exchange"
+"""Locks of a restore: it runs; it is about to exchange the database, and the archive gives way."""
+
 _POLL = 0.2
 
 

@@ -9,7 +9,8 @@ An artifact is pruned only if all of this holds:
   endangers nothing;
 - what a restore put away stands in for nothing but for its like;
 - no moment of the archive that is kept begins with it. Such a moment needs a whole backup of before it and of the same
-  timeline; of those that are older than moments are kept, the newest is enough.
+  timeline; of those that are older than moments are kept, the newest is enough. One of each week stays, so that there
+  is such a newest where dailies are kept for a shorter time than moments, and what lies before it can go.
 
 Every artifact was verified before it got its name, and a file that is no artifact counts for nothing.
 """
@@ -17,11 +18,13 @@ Every artifact was verified before it got its name, and a file that is no artifa
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from portfolio_ops.config import Retention
 from portfolio_ops.setting import format_duration
 from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind
+
+_DAY, _LEAP = timedelta(days=1), timedelta(days=8)
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,32 @@ def decide(
     return [_verdict(artifact, present, retention, now, bases) for artifact in everything]
 
 
+def clock_leapt(artifacts: Iterable[Artifact], now: datetime) -> timedelta | None:
+    """For how long nothing was made until a day ago, if that is longer than a week: the clock may have leapt ahead.
+
+    All that there is would seem to be past its limit. A clock that is right has passed a day later, and what was made
+    by then tells.
+    """
+    last = max((each.taken for each in artifacts if each.taken < now - _DAY), default=now)
+    return now - last if now - last > _LEAP else None
+
+
 def _bases(
     present: Sequence[Artifact], retention: Retention, now: datetime, timelines: Sequence[datetime]
 ) -> frozenset[str]:
-    """The IDs of those with which moments begin: the newest that is past their time, and the first of each timeline."""
+    """The IDs of those with which moments begin.
+
+    They are the newest that is past their time, and of each timeline the first, and the first of each week (ISO 8601).
+    """
     whole = [each for each in present if each.metadata.kind.holds_database and not each.put_away]
     whole.sort(key=lambda each: each.taken)
     past = [each for each in whole if now - each.taken > retention.wal][-1:]
-    first: dict[int, Artifact] = {}
+    first: dict[tuple[int, int, int], Artifact] = {}
     for each in whole:
         number = bisect_right(timelines, each.taken)
         if number and (not past or each.taken >= past[0].taken):
-            first.setdefault(number, each)
+            week = each.taken.astimezone(UTC).isocalendar()
+            first.setdefault((number, week.year, week.week), each)
     return frozenset(each.id for each in first.values())
 
 

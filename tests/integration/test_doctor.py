@@ -125,6 +125,21 @@ def log_is_a_link(site: Site) -> None:
     site.logs[0].symlink_to("/etc/passwd")
 
 
+def configured(text: str) -> Callable[[Site], Any]:
+    """Put something at the end of the configuration."""
+
+    def plant(site: Site) -> None:
+        site.file.write_text(f"{site.file.read_text()}\n{text}\n")
+
+    return plant
+
+
+def no_social_table(site: Site) -> None:
+    connection = sqlite3.connect(site.database)
+    connection.execute("DROP TABLE comments")
+    connection.close()
+
+
 FAULTS: dict[str, tuple[Callable[[Site], Any], str, int]] = {
     "no root": (lambda site: site.root.rename(site.root.with_name("away")), "does not exist", 6),
     "no database": (lambda site: site.database.unlink(), "there is no database at", 10),
@@ -137,6 +152,9 @@ FAULTS: dict[str, tuple[Callable[[Site], Any], str, int]] = {
     "wal of nothing": (wal_of_nothing, "it is a stray", 10),
     "hot journal": (hot_journal, "that runs, or was interrupted", 0),
     "no wal": (no_wal, "its journal mode is delete", 0),
+    "no social table": (no_social_table, "[social] tables names comments", 10),
+    "no gallery table": (configured('[gallery]\ntable = "shows"\nname = "slug"'), "no such table yet", 0),
+    "no gallery column": (configured('[gallery]\ntable = "images"\nname = "slug"'), "has no column slug", 10),
     "all may look": (lambda site: site.backups.chmod(0o755), "everybody on this host may look into", 0),
     "future": (from_the_future, "dated in the future", 10),
     "quarantine": (quarantined, "bad artifacts lie in", 10),

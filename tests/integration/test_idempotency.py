@@ -23,9 +23,8 @@ import click
 import pytest
 
 from portfolio_ops.cli.main import cli
-from portfolio_ops.jobs.run import PINNED
 from portfolio_ops.store.artifact import Kind
-from portfolio_ops.store.lock import is_held
+from portfolio_ops.store.lock import PINNED, is_held
 from tests.integration.api.conftest import Activated
 from tests.integration.archive.archiver import digest_of
 from tests.integration.faults.harness import Yard

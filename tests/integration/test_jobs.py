@@ -19,6 +19,7 @@ import pytest
 from portfolio_ops.config import Site
 from portfolio_ops.store.artifact import Kind, Metadata
 from portfolio_ops.store.publish import Draft
+from tests.require import require_root
 
 TOOL = Path(sys.executable).with_name("portfolio-ops")
 BIG = 400_000_000
@@ -211,10 +212,32 @@ def test_a_failed_run_prunes_nothing(site: Site) -> None:
     assert all(path.exists() for path in old)
     assert len(names(site, Kind.DAILY)) == 6
     site.database.write_bytes(good)
+    planted(site, Kind.DAILY, timedelta(days=2), "portfolio-of-late")
     done = asked(site, "backup", "daily")
-    # Three are always kept (the new one and the two newest of the old); the rest is past its 30 days.
-    assert len(done["data"]["pruned"]) == 4
-    assert [path.exists() for path in old] == [True, True, False, False, False, False]
+    # Three are always kept (the new one, that of late, and the newest of the old); the rest is past its 30 days.
+    assert len(done["data"]["pruned"]) == 5
+    assert [path.exists() for path in old] == [True, False, False, False, False, False]
+
+
+def test_a_clock_that_may_have_leapt_prunes_nothing_by_itself(site: Site) -> None:
+    old = [planted(site, Kind.DAILY, timedelta(days=40 + age), f"portfolio-old-{age}") for age in range(6)]
+    for _ in range(2):  # what the first run makes says nothing of the clock
+        done = call(site, "backup", "daily")
+        assert "Nothing is pruned: nothing was made for 40 days until a day ago" in done.stderr
+    assert all(path.exists() for path in old)
+    call(site, "prune", "--yes")
+    assert [path.exists() for path in old] == [True, False, False, False, False, False]
+
+
+def test_an_emptied_database_is_not_published(site: Site) -> None:
+    call(site, "backup", "daily")
+    before = names(site, Kind.DAILY)
+    with site.database.open("r+b") as file:
+        file.truncate()
+    for ending in ("-wal", "-shm"):
+        site.database.with_name(f"{site.database.name}{ending}").unlink(missing_ok=True)
+    assert "is empty" in call(site, "backup", "daily", code=4).stderr
+    assert names(site, Kind.DAILY) == before
 
 
 def test_what_is_no_artifact_is_reported_and_left_alone(site: Site) -> None:
@@ -267,10 +290,7 @@ def test_a_file_where_a_folder_should_be_is_refused_and_named(site: Site) -> Non
 @pytest.fixture
 def small_disk(site: Site) -> Iterator[Site]:
     """The site's backups on a filesystem of 24 MiB."""
-    if os.geteuid() != 0:
-        if os.environ.get("CI"):
-            pytest.fail("mounting needs root")
-        pytest.skip("MOUNTING NEEDS ROOT: the full disk is not tested")
+    require_root("a full disk")
     site.backups.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", site.backups], check=True)
     yield site
@@ -322,16 +342,28 @@ def test_a_missing_database_is_an_error_and_no_new_one_is_made(site: Site) -> No
     assert list(site.database.parent.iterdir()) == []
 
 
+def test_what_needs_a_person_is_no_ok_to_monitoring(site: Site) -> None:
+    for words in (("backup", "daily"), ("backup", "social"), ("logs", "rotate"), ("drill",)):
+        call(site, *words)
+    assert call(site, "status", "--nagios").stdout.startswith("PORTFOLIO-OPS OK - shop: ")
+    (site.backups / "daily/stranger.zst").touch()
+    assert call(site, "status", "--nagios", code=1).stdout.startswith("PORTFOLIO-OPS WARNING - shop: not an artifact")
+    (site.backups / "quarantine").mkdir()
+    (site.backups / "quarantine/bad.zst").touch()
+    assert call(site, "status", "--nagios", code=2).stdout.startswith("PORTFOLIO-OPS CRITICAL - shop: ")
+
+
 def test_status_speaks_to_monitoring(site: Site) -> None:
     done = call(site, "status", "--nagios", code=2)
     assert done.stdout.startswith("PORTFOLIO-OPS CRITICAL - shop: ")
     assert done.stdout.count("\n") == 1
+    call(site, "--json", "status", "--nagios", code=2)
     site.file.write_text("nonsense")
     assert call(site, "status", "--nagios", code=3).stdout.startswith("PORTFOLIO-OPS UNKNOWN")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="ONLY ROOT can step down to the site's owner")
 def test_root_steps_down_to_the_owner_of_the_site(site: Site) -> None:
+    require_root("stepping down to the site's owner")
     for path in [site.root, *site.root.rglob("*")]:
         os.chown(path, 4242, 4243)
     for parent in site.root.parents:

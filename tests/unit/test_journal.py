@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from portfolio_ops.host import journal, messages
-from portfolio_ops.host.journal import Log, notify, one_line
+from portfolio_ops.host.journal import Log, notify, one_line, unhurried
 
 
 @pytest.fixture
@@ -75,6 +75,25 @@ def test_progress_reaches_the_service_manager_at_most_twice_a_second(
             listener.recv(1000)
         log.event(messages.PRUNED, "done")
         assert listener.recv(1000) == b"STATUS=done"
+
+
+def test_the_watchdog_waits_longer_for_what_takes_longer_and_then_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with unhurried(1 << 40):
+            pass  # nobody watches
+        monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+        with unhurried(4 << 20):
+            pass  # nothing to speak of
+        with pytest.raises(BlockingIOError):
+            listener.recv(1000)
+        with unhurried(400_000_000):
+            assert listener.recv(1000) == b"WATCHDOG_USEC=160000000"
+        assert listener.recv(1000) == b"WATCHDOG_USEC=60000000"
 
 
 def test_a_service_manager_that_went_away_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from portfolio_ops.config import Retention
 from portfolio_ops.store.artifact import Artifact, Content, Kind, Metadata
-from portfolio_ops.store.retention import Verdict, decide, limit_of
+from portfolio_ops.store.retention import Verdict, clock_leapt, decide, limit_of
 
 POLICY = Retention(
     daily=timedelta(days=30),
@@ -208,17 +208,33 @@ def test_what_a_moment_begins_with_outlives_its_own_limit() -> None:
     dailies = [artifact(Kind.DAILY, first + timedelta(days=number)) for number in range(30)]
     began = [first - timedelta(hours=1), first + timedelta(days=3, hours=-1)]
 
-    def left(day: int) -> list[int]:
+    store: list[Artifact] = []
+    left: list[list[int]] = []
+    for day, daily in enumerate(dailies):
         now = first + timedelta(days=day, hours=1)
-        return [dailies.index(each) for each in kept(decide(dailies[: day + 1], policy, now, began))]
-
-    assert left(2) == [0, 1, 2]
-    assert left(6) == [0, 3, 5, 6]  # the first of each timeline: no moment can be restored without
-    assert left(10) == [0, 3, 9, 10]
-    assert left(11) == [1, 3, 10, 11]  # day 1 is past the time of moments, and begins all that are not
-    assert left(20) == [10, 19, 20]
+        store = kept(decide([*store, daily], policy, now, began))
+        left.append([dailies.index(each) for each in store])
+    assert left[2] == [0, 1, 2]
+    assert left[6] == [0, 3, 5, 6]  # the first of each timeline: no moment can be restored without; and of each week
+    assert left[12] == [0, 3, 5, 11, 12]
+    assert left[13] == [3, 5, 12, 13]  # day 3 is past the time of moments, and begins all that are not
+    assert left[20] == [5, 12, 19, 20]
     now = first + timedelta(days=6, hours=1)
     assert kept(decide(dailies[:7], policy, now)) == dailies[5:7]  # without an archive
+
+
+def test_a_clock_that_leaps_is_told_from_one_that_goes_on() -> None:
+    now = datetime(2026, 11, 1, 2, 30, tzinfo=UTC)
+
+    def leap(*days: float) -> timedelta | None:
+        return clock_leapt([artifact(Kind.DAILY, now - timedelta(days=each)) for each in days], now)
+
+    assert leap() is None
+    assert leap(0) is None
+    assert leap(1.01, 2.01, 40) is None
+    assert leap(0, 7.1, 14.1) is None  # a site that only exports once a week
+    assert leap(0, 0.01, 30, 31) == timedelta(days=30)  # this run and others of the same hour say nothing
+    assert leap(-900, 0, 30) == timedelta(days=30)
 
 
 def test_a_base_that_is_let_go_leaves_one_that_stays() -> None:

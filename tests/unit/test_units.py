@@ -8,7 +8,7 @@ import pytest
 
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.host import timers
-from portfolio_ops.jobs import follow
+from portfolio_ops.jobs import following
 from portfolio_ops.jobs.run import DRILL, JOBS
 from portfolio_ops.setting import parse_duration
 
@@ -64,7 +64,7 @@ def test_an_archive_that_crashes_in_a_loop_ends_in_an_alert() -> None:
 
 
 def test_the_archive_reports_three_times_before_the_watchdog_bites() -> None:
-    assert seconds(settings("portfolio-archive@.service")["WatchdogSec"][0]) >= 3 * follow._ALIVE
+    assert seconds(settings("portfolio-archive@.service")["WatchdogSec"][0]) >= 3 * following.ALIVE
 
 
 @pytest.mark.parametrize("name", [*JOB_UNITS, "portfolio-archive@"])
@@ -88,7 +88,7 @@ def test_a_day_that_the_calendar_skips_is_made_up_for_before_the_job_is_late(job
 
 
 def test_every_timer_that_status_asks_for_is_there() -> None:
-    assert {f"portfolio-{job}@.timer" for job in timers._JOBS} == {path.name for path in SYSTEMD.glob("*.timer")}
+    assert {f"portfolio-{job}@.timer" for job in timers.TIMERS} == {path.name for path in SYSTEMD.glob("*.timer")}
 
 
 def test_every_directive_that_relaxes_the_sandbox_has_its_reason() -> None:

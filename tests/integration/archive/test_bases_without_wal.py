@@ -16,8 +16,8 @@ from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import follow_pages
 from portfolio_ops.jobs.age import age_increments
-from portfolio_ops.jobs.follow import Orders
 from portfolio_ops.jobs.follow_pages import PageFollower
+from portfolio_ops.jobs.following import Orders
 from portfolio_ops.moment import exact
 from portfolio_ops.restore import points
 from portfolio_ops.sqlite import look

@@ -143,3 +143,8 @@ def test_in_a_merged_increment_the_time_tells(tmp_path: Path) -> None:
         assert not history([merged], backup(Position("77" * 8, 1), taken)).bases[0].places
     between = backup(Position("77" * 8, 1), flushes[4].seen - timedelta(seconds=5))
     assert history([raw, merged], between).bases[0].places == {merged.path: 1}
+    # Dated when the clock had gone back: its position is that of a later file.
+    flush = Flush([(1, bytes(512))], 1, flushes[8].position, Position("08" * 8, 4), at(4000))
+    later = written(tmp_path / "later", head(512, predecessor=merged.link), [flush])
+    set_back = backup(Position("08" * 8, 3), flushes[4].seen - timedelta(seconds=5))
+    assert history([merged, later], set_back).bases[0].places == {later.path: 0}

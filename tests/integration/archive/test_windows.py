@@ -13,12 +13,11 @@ import pytest
 
 from portfolio_ops.config import Site
 from portfolio_ops.moment import exact
-from portfolio_ops.restore.points import ARCHIVER
 from portfolio_ops.sqlite.increment import scan
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.merge import merge
 from portfolio_ops.store.artifact import read_artifact
-from portfolio_ops.store.lock import held
+from portfolio_ops.store.lock import PINNED, held
 from tests.integration.archive.archiver import Archiver, archiving
 from tests.integration.archive.conftest import Operator
 from tests.integration.archive.test_moments import GROW, INSTANT, NOTE, at
@@ -34,7 +33,7 @@ def backed_up(site: Site, *words: str) -> None:
 @pytest.fixture
 def archiver_runs(site: Site) -> Iterator[None]:
     site.state.mkdir(parents=True, exist_ok=True)
-    with held(site.state, ARCHIVER, wait=timedelta(), on_wait=lambda _: None):
+    with held(site.state, PINNED, wait=timedelta(), on_wait=lambda _: None):
         yield
 
 

@@ -84,7 +84,7 @@ class Judge:
         if fate is None:
             assert result.code == 0, result
             for folder in LIMITS:
-                self._require_pruned(folder, began)
+                self._require_pruned(folder, began, by_hand=True)
 
     def archive(self, fate: Fate = None, busy: int = 0) -> None:
         """One pass of the archive: what the database holds is its last moment."""
@@ -296,12 +296,14 @@ class Judge:
         self._undo = _UNKNOWN
         assert all(".before-restore-" in name for name in self.place.beside()), self.place.beside()
 
-    def _require_pruned(self, folder: str, now: datetime) -> None:
-        """What retention lets go is gone after a success, but for one whole backup of each timeline."""
-        if folder != "wal":  # what stands in for a base may have gone in the same run
-            left = [each for each in self.promise.of(folder) if self.promise.may_go(each, now)]
-            timelines = [path for path in (self.place.site.backups / "wal").glob("*") if path.is_dir()]
-            assert len(left) <= (len(timelines) if folder in WHOLE else 0), left
+    def _require_pruned(self, folder: str, now: datetime, *, by_hand: bool = False) -> None:
+        """What retention lets go is gone after a success, but for a whole backup of each timeline and week."""
+        if folder == "wal" or (self.promise.is_leap(now) and not by_hand):
+            return  # what stands in for a base may have gone in the same run
+        left = [each for each in self.promise.of(folder) if self.promise.may_go(each, now)]
+        timelines = [path for path in (self.place.site.backups / "wal").glob("*") if path.is_dir()]
+        weeks = {each.taken.isocalendar()[:2] for each in left}
+        assert len(left) <= (len(timelines) + len(weeks) if timelines and folder in WHOLE else 0), left
 
     def _require_tidy(self, folder: str) -> None:
         """Nothing unfinished lies about after a job's success."""

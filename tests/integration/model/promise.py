@@ -85,6 +85,11 @@ class Promise:
             newer = [other for other in newer if now - other.taken > limit]
         return len(newer) >= (MINIMUM if each.folder == "daily" else 1)
 
+    def is_leap(self, now: datetime) -> bool:
+        """Whether nothing was made in the days before yesterday: the clock may be wrong then, and nothing need go."""
+        before = [each.taken for each in self.artifacts.values() if each.taken < now - DAY]
+        return bool(before) and now - max(before) > 8 * DAY
+
     def kept(self, now: datetime) -> list[Moment]:
         """The moments of the archive that must come back exactly: with time, the last of each minute, then hour."""
         return [

@@ -1,0 +1,116 @@
+"""The page on JSON: every field that a command gives is on it, and every field that is on it is given."""
+
+import json
+import re
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portfolio_ops.config import Site
+from tests.integration.test_jobs import TOOL, asked, call
+from tests.require import require_root
+
+PAGE = (Path(__file__).parents[2] / "docs/reference/json.md").read_text()
+FREE = {"details", "plan.moment", "settings.*.value"}
+"""What is a value of any kind to this page."""
+
+
+def documented(section: str) -> set[str]:
+    """The fields of a section's table, with those of an artifact where it says so."""
+    found = re.search(rf"^## {section}$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    assert found is not None, section
+    fields: set[str] = set()
+    for row in re.findall(r"^\|(.*)\|$", found[1], re.MULTILINE)[2:]:
+        cells = row.split(" | ")
+        names = re.findall(r"`([^`]+)`", cells[0])
+        if "an artifact" in cells[-1]:
+            [base] = names or [""]
+            fields |= {f"{base}.{each}".lstrip(".") for each in documented("An artifact")}
+        else:
+            fields |= set(names)
+    return fields
+
+
+def given(value: Any, path: str = "") -> Iterator[str]:
+    """The paths of all that an answer holds. The keys of jobs and settings are data."""
+    if path in FREE:
+        yield path
+    elif isinstance(value, dict) and value:
+        for key, each in value.items():
+            name = "*" if path in {"jobs", "settings"} else key
+            yield from given(each, f"{path}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for each in value or [None]:
+            yield from given(each, f"{path}[]")
+    else:
+        yield path
+
+
+def require_documented(section: str, answer: Any) -> None:
+    """The answer holds what is documented; what an empty list or an object that is null would hold, it need not say."""
+    fields, seen = documented(section), set(given(answer))
+    empty = {path for path in seen - fields if any(each.startswith(f"{path}.") for each in fields)}
+    unsaid = {each for each in fields - seen if any(each.startswith(f"{path}.") for path in empty)}
+    assert (seen - fields - empty, fields - seen - unsaid) == (set(), set()), section
+
+
+@pytest.fixture
+def lived_in(site: Site) -> Iterator[Site]:
+    """A site with something of everything: artifacts, an archive of two timelines, a problem."""
+    require_root("a restore in place")
+    connection = sqlite3.connect(site.database, isolation_level=None)
+    for words in (("backup", "daily"), ("backup", "social"), ("backup", "gallery", "Winter light")):
+        call(site, *words)
+    call(site, "archive", "once")
+    connection.execute("CREATE TABLE more(a)")
+    call(site, "archive", "once")
+    yield site
+    connection.close()
+
+
+def test_what_commands_answer(lived_in: Site, tmp_path: Path) -> None:
+    site = lived_in
+
+    def data(*words: str, code: int = 0) -> Any:
+        return asked(site, *words, code=code)["data"]
+
+    require_documented("logs rotate", data("logs", "rotate"))
+    require_documented("logs show", data("logs", "show"))
+    require_documented("backup daily", data("backup", "daily"))
+    require_documented("drill", data("drill"))
+    require_documented("show", data("show", "latest"))
+    require_documented("prune", data("prune", "--explain"))
+    require_documented("verify", data("verify"))
+    require_documented("archive verify", data("archive", "verify"))
+    require_documented("config show", data("config", "show"))
+    require_documented("doctor", data("doctor", code=10))
+    require_documented("list points", data("list", "points"))
+    (site.backups / "daily/stranger").touch()
+    require_documented("list", data("list", code=10))
+    status = data("status", code=10)
+    require_documented("status", status)
+    assert status["recovery_window"]["holes"] == 1  # nothing had been committed when the first pass ended
+    beside = data("restore", "database", "latest", "--to", str(tmp_path / "beside.sqlite"))
+    require_documented("restore database", beside)
+
+
+def test_a_social_restore_answers(site: Site) -> None:
+    connection = sqlite3.connect(site.database, isolation_level=None)
+    connection.execute("DELETE FROM comments WHERE rowid = 1")  # it refers to nothing
+    call(site, "backup", "social")
+    connection.execute("DELETE FROM comments")
+    connection.close()
+    require_documented("restore social", asked(site, "restore", "social", "--merge", "--yes")["data"])
+
+
+def test_an_error_is_one_too(site: Site) -> None:
+    done = subprocess.run(
+        [TOOL, "--config", site.file, "--json", "show", "nothing"], capture_output=True, text=True, check=False
+    )
+    answer = json.loads(done.stdout)
+    assert (answer["status"], answer["data"]) == ("error", None)
+    assert [set(each) for each in answer["errors"]] == [{"code", "message", "suggestion"}]
