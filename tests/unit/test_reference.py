@@ -15,4 +15,5 @@ def test_a_page_is_up_to_date(name: str) -> None:
 
 
 def test_there_is_no_page_that_nothing_writes() -> None:
-    assert {path.name for path in REFERENCE.iterdir()} == set(pages())
+    # json.md is written by hand, and held against the commands by tests/integration/test_json.py.
+    assert {path.name for path in REFERENCE.iterdir()} == {*pages(), "json.md"}
