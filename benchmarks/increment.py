@@ -21,6 +21,7 @@ PEERS = ("restic", "litestream")
 _SHARE = 0.012
 _PAGE = 4096
 _SETTLE = 3.0
+_PATIENCE = 120.0
 _PASSWORD = {"RESTIC_PASSWORD": "benchmark"}
 
 # A comment is a small part of a page: so many edits, each somewhere else, change about as many pages.
@@ -73,10 +74,25 @@ def _followed(archiver: Archiver, database: Path, folder: Path) -> float:
         time.sleep(_SETTLE)
         before = archiver.stored()["increments"]
         _edit(database)
-        time.sleep(_SETTLE)
-        stored = archiver.stored()["increments"] - before
+        stored = _settled(archiver, before) - before
         running.end()
     return stored / 1e6
+
+
+def _settled(archiver: Archiver, before: float) -> float:
+    """What it stores once it has followed, and has come to rest.
+
+    Raises:
+        SystemExit: It has not.
+    """
+    last, ends = before, time.monotonic() + _PATIENCE
+    while time.monotonic() < ends:
+        time.sleep(_SETTLE)
+        now = archiver.stored()["increments"]
+        if now == last > before:
+            return now
+        last = now
+    raise SystemExit(f"an archiver has not followed the edits within {_PATIENCE:.0f} s")
 
 
 def _copied(database: Path, folder: Path) -> tuple[float, float]:
