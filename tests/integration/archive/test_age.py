@@ -26,6 +26,7 @@ from portfolio_ops.restore.expiry import expired
 from portfolio_ops.sqlite import merge
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.snapshot import Position
+from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import held
 from tests.integration.archive import archiver as helper
 from tests.integration.archive.archiver import Archiver, archiving
@@ -33,6 +34,7 @@ from tests.integration.archive.conftest import Operator
 from tests.integration.archive.test_moments import GROW, INSERT, INSTANT, NOTE, REWRITE, SHRINK, at
 from tests.integration.archive.test_windows import flip
 from tests.integration.bomb import in_child
+from tests.integration.test_jobs import planted
 from tests.require import require_root
 
 TEN = datetime(2025, 10, 14, 10, tzinfo=UTC)
@@ -468,6 +470,7 @@ def test_where_it_fails_the_daily_backup_is_none_the_worse(
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
+    planted(site, Kind.DAILY, 2 * DAY, "portfolio-of-late")  # else the clock seems to have leapt
     monkeypatch.setattr("portfolio_ops.jobs.daily.prune_increments", lambda *_, **__: [])
     monkeypatch.setattr(age, "_publish", fail)
     [made] = backup_daily(site, wait=NO_WAIT).made

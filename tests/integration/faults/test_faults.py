@@ -18,7 +18,7 @@ from portfolio_ops.jobs.social import backup_social
 from tests.integration.faults.harness import CHANGES, State, Yard, faults, require_spoken, require_tidy, state_of
 
 WAIT = timedelta(minutes=1)
-EVERY, FIRST = int(os.environ.get("FAULTS_EVERY", "100")), int(os.environ.get("FAULTS_FIRST", "0"))
+EVERY, FIRST = int(os.environ.get("FAULTS_EVERY", "200")), int(os.environ.get("FAULTS_FIRST", "0"))
 
 
 def nothing(_: Yard) -> None:
