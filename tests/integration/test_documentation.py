@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,18 @@ def test_the_tutorial_works(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Winter light" in done.stdout + done.stderr
     assert "the drill passed" in done.stdout
+
+
+def test_a_moment_comes_back_by_hand(tmp_path: Path) -> None:
+    """On artifacts that are kept: on a host that has just been restored, the newest timeline may have no base yet."""
+    shutil.copytree(ROOT / "tests/golden/0.1.0/backups", tmp_path / "backups")
+    [script] = re.findall(
+        r"^```bash\n(.*?)^```$", (ROOT / "docs/how-to/restore-by-hand.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    words = ["bash", "-euc", script]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "ok"
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
