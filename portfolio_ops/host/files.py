@@ -212,12 +212,6 @@ def free_bytes(path: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def is_full(path: Path) -> bool:
-    """Whether nothing more can be made on the filesystem of `path`: no byte, or no inode, is free."""
-    status = os.statvfs(path)
-    return status.f_bavail == 0 or (status.f_files > 0 and status.f_favail == 0)
-
-
 def reserve_bytes(path: Path) -> int:
     """Bytes of the filesystem of `path` that are left to the site: 5 %, at most 1 GiB."""
     status = os.statvfs(path)

@@ -8,8 +8,7 @@ from pathlib import Path
 import apsw
 
 from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
-from portfolio_ops.host.files import is_full
-from portfolio_ops.sqlite.place import located, require_plain_files
+from portfolio_ops.sqlite.place import SIDES, located, require_plain_files
 
 _BUSY_MILLISECONDS = 10_000
 
@@ -115,10 +114,10 @@ def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:
             f"{database} stayed locked for {_BUSY_MILLISECONDS // 1000} s: {error}",
             suggestion="does the site use locking_mode=EXCLUSIVE or hold a write transaction open? End it, then retry",
         )
-    if isinstance(error, apsw.CantOpenError) and is_full(database.parent):
+    if isinstance(error, apsw.CantOpenError) and _may_open(database):
         return PortfolioOpsError(
-            f"{database} cannot be opened: there is no room for its -wal and -shm ({error})",
-            suggestion="free some space, or inodes (df -i); the next run starts afresh",
+            f"{database} cannot be opened, and no right is missing: is there room for its -wal and -shm? ({error})",
+            suggestion="free some space, or inodes (df -h, df -i); the next run starts afresh",
         )
     if isinstance(error, apsw.CantOpenError | apsw.PermissionsError | apsw.ReadOnlyError):
         return NotPermittedError(
@@ -131,3 +130,15 @@ def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:
             suggestion="run PRAGMA integrity_check on a copy; restore the latest verified backup if it is lost",
         )
     return PortfolioOpsError(f"reading {database} failed: {error}", suggestion="see the message of SQLite above")
+
+
+def _may_open(database: Path) -> bool:
+    """Whether we have the rights that SQLite needs: to its files, and to make those that are missing.
+
+    SQLite has one answer, "unable to open", for a right that is missing and for a filesystem without room. How much is
+    free tells them apart no better: it may have changed since, and xfs makes no file while it has a few blocks left.
+    """
+    sides = (database.with_name(f"{database.name}{side}") for side in SIDES)
+    return os.access(database.parent, os.W_OK | os.X_OK, effective_ids=True) and all(
+        os.access(file, os.R_OK | os.W_OK, effective_ids=True) for file in (database, *sides) if file.exists()
+    )

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from portfolio_ops.errors import ExitCode
+from portfolio_ops.errors import ExitCode, PortfolioOpsError
 from portfolio_ops.jobs.archive import archive
 from portfolio_ops.moment import exact
 from portfolio_ops.restore import points
+from portfolio_ops.sqlite.connection import reading
 from tests.integration.faults.disk import Disk
 from tests.integration.faults.harness import Yard, require_spoken, state_of
 from tests.integration.faults.test_faults import CASES, asked_for, backed_up, require_held
@@ -79,6 +80,17 @@ class Filler:
         """Leave so many inodes."""
         for number in range(os.statvfs(self._folder).f_ffree - left):
             os.mknod(self._folder / f"name-{number}")
+
+    def use_up_all_names(self) -> None:
+        """Leave no room for one more file, whatever the filesystem counts."""
+        for number in range(_INODES_MOST):
+            try:
+                os.mknod(self._folder / f"name-{number}")
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                return
+        raise AssertionError(f"{_INODES_MOST} files, and there is still room")
 
     @property
     def counts_names(self) -> bool:
@@ -182,3 +194,20 @@ def test_full_disks_cost_nothing_that_was_there(disk: Disk, tmp_path: Path) -> N
         ended[f"{way}: {'done' if result.code == ExitCode.OK else f'failed with {result.code}'}"] += 1
         require_held(yard, name, before, case)
     print(f"{disk.place.name}: {PASSES} passes: {', '.join(f'{key} {count}' for key, count in sorted(ended.items()))}")
+
+
+@pytest.mark.slow
+def test_no_room_for_the_side_files_is_no_missing_right(disk: Disk, tmp_path: Path) -> None:
+    """An xfs makes no new file while it still counts a few free blocks, ext4 none while it counts many."""
+    yard = Yard(tmp_path, [], _prepared, disk.place)
+    yard.lay_out()
+    filler = Filler(disk.place, random.Random(SEED))
+    if not filler.counts_names:
+        filler.fill(0)
+    filler.use_up_all_names()
+    with pytest.raises(PortfolioOpsError, match="is there room") as raised, reading(yard.site.database):
+        pass
+    assert raised.value.exit_code == ExitCode.FAILED
+    filler.give_back()
+    with reading(yard.site.database) as connection:
+        assert connection.pragma("quick_check") == "ok"
