@@ -7,6 +7,7 @@ restic gets the file when it is idle, before and after, in a repository of forma
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.archivers import Archiver, Litestream, Ours
@@ -21,7 +22,6 @@ PEERS = ("restic", "litestream")
 _SHARE = 0.012
 _PAGE = 4096
 _SETTLE = 3.0
-_PATIENCE = 120.0
 _PASSWORD = {"RESTIC_PASSWORD": "benchmark"}
 
 # A comment is a small part of a page: so many edits, each somewhere else, change about as many pages.
@@ -74,25 +74,23 @@ def _followed(archiver: Archiver, database: Path, folder: Path) -> float:
         time.sleep(_SETTLE)
         before = archiver.stored()["increments"]
         _edit(database)
-        stored = _settled(archiver, before) - before
+        running.wait_for(_followed_and_rests(archiver, before))
+        stored = archiver.stored()["increments"] - before
         running.end()
     return stored / 1e6
 
 
-def _settled(archiver: Archiver, before: float) -> float:
-    """What it stores once it has followed, and has come to rest.
+def _followed_and_rests(archiver: Archiver, before: float) -> Callable[[], bool]:
+    """Whether it has stored something since, and nothing more since it was last asked."""
+    last = before
 
-    Raises:
-        SystemExit: It has not.
-    """
-    last, ends = before, time.monotonic() + _PATIENCE
-    while time.monotonic() < ends:
+    def rests() -> bool:
+        nonlocal last
         time.sleep(_SETTLE)
-        now = archiver.stored()["increments"]
-        if now == last > before:
-            return now
-        last = now
-    raise SystemExit(f"an archiver has not followed the edits within {_PATIENCE:.0f} s")
+        then, last = last, archiver.stored()["increments"]
+        return before < then == last
+
+    return rests
 
 
 def _copied(database: Path, folder: Path) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -36,23 +36,30 @@ def command(context: Context, nagios: bool, check: bool) -> int:
     if check:
         health.check(site, found)
     window = _window(site) if found.archive is not None else None
-    data = {**_data(site.name, found, now), "recovery_window": window}
+    data = {**_data(site.name, found, now), "recovery_window": None if window is None else window.data()}
     code = ExitCode.FINDINGS if found.findings else ExitCode.OK
     return context.finish("status", data, lambda: _human(site.name, found, window, now), code)
 
 
-def _window(site: Site) -> dict[str, Any] | None:
-    """From when to when moments can be restored, and how many holes there are between; None where none can."""
+class _Window(NamedTuple):
+    """From when to when moments can be restored, and how many holes there are between."""
+
+    first: datetime
+    last: datetime
+    holes: int
+
+    def data(self) -> dict[str, Any]:
+        return {"first": utc(self.first), "last": utc(self.last), "holes": self.holes}
+
+
+def _window(site: Site) -> _Window | None:
+    """Of what the archive holds; None where no moment can be restored."""
     from portfolio_ops.restore import points  # noqa: PLC0415  (only where there is an archive)
 
     found = points.windows(site)
     if not found:
         return None
-    return {
-        "first": utc(found[0].first),
-        "last": utc(max(window.last for window in found)),
-        "holes": len(points.holes(found)),
-    }
+    return _Window(found[0].first, max(window.last for window in found), len(points.holes(found)))
 
 
 def _nagios(context: Context) -> int:
@@ -134,15 +141,14 @@ def _drilled(found: Health, now: datetime) -> str:
     return f"{report.verdict}, {present.ago(datetime.fromisoformat(report.at), now)}{took}"
 
 
-def _described(window: dict[str, Any] | None) -> str:
+def _described(window: _Window | None) -> str:
     if window is None:
         return "no moment can be restored yet, but for whole backups"
-    first, last = (present.local(datetime.fromisoformat(window[name])) for name in ("first", "last"))
-    gaps = f", but for {window['holes']} holes: portfolio-ops list points" if window["holes"] else ""
-    return f"any moment from {first} to {last}{gaps}"
+    gaps = f", but for {window.holes} holes: portfolio-ops list points" if window.holes else ""
+    return f"any moment from {present.local(window.first)} to {present.local(window.last)}{gaps}"
 
 
-def _human(site: str, found: Health, window: dict[str, Any] | None, now: datetime) -> None:
+def _human(site: str, found: Health, window: _Window | None, now: datetime) -> None:
     rows = []
     for each in found.jobs:
         overdue = each.job.overdue_after

@@ -19,7 +19,7 @@ from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.logs import writers
 from portfolio_ops.sqlite import rows
-from portfolio_ops.sqlite.connection import explained, reading
+from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.export import missing_tables
 from portfolio_ops.sqlite.place import SIDES, located
 
@@ -112,9 +112,6 @@ def _opened(site: Site, path: Path) -> Iterator[Finding]:
             yield from _tables(site, connection)
     except PortfolioOpsError as error:
         yield fault("database", error.message, error.suggestion)
-    except apsw.Error as error:
-        failure = explained(error, path)
-        yield fault("database", failure.message, failure.suggestion)
 
 
 def _journal(path: Path, mode: str) -> Finding:

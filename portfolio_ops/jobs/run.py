@@ -14,6 +14,7 @@ from portfolio_ops.host.files import remove_temporaries
 from portfolio_ops.host.journal import Log
 from portfolio_ops.store import catalogue, prune, retention, runs, timeline
 from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.catalogue import Catalogue
 from portfolio_ops.store.lock import held
 
 
@@ -94,8 +95,9 @@ def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wai
             ),
         ):
             made = _recorded(task, work)
-            put_off = _is_put_off(site, log)
-            pruned = [] if put_off else _pruned(site, job.kind, log)
+            found = catalogue.scan(site.backups, site.name)
+            put_off = _is_put_off(found, log)
+            pruned = [] if put_off else _pruned(site, job.kind, found, log)
     except Exception as error:
         if (failure := foreseen(error)) is None:
             raise
@@ -158,9 +160,9 @@ def _remember(task: Task, *, succeeded: bool, message: str) -> None:
             raise
 
 
-def _is_put_off(site: Site, log: Log) -> bool:
+def _is_put_off(found: Catalogue, log: Log) -> bool:
     """Whether the clock seems to have leapt ahead: then nothing is pruned before a day has passed."""
-    leap = retention.clock_leapt(catalogue.scan(site.backups, site.name).artifacts, datetime.now(UTC))
+    leap = retention.clock_leapt(found.artifacts, datetime.now(UTC))
     if leap is None:
         return False
     log.event(
@@ -171,9 +173,8 @@ def _is_put_off(site: Site, log: Log) -> bool:
     return True
 
 
-def _pruned(site: Site, kind: Kind, log: Log) -> list[Artifact]:
+def _pruned(site: Site, kind: Kind, found: Catalogue, log: Log) -> list[Artifact]:
     """Let go what retention lets go of one kind; the caller holds its lock."""
-    found = catalogue.scan(site.backups, site.name)
     for problem in found.problems:
         if problem.path.parent.name == kind.folder:
             log.event(messages.ARTIFACT_PROBLEM, f"Not an artifact: {problem.reason}", file=problem.path.name)
@@ -192,7 +193,7 @@ def prune_kind(site: Site, job: Job, *, wait: timedelta) -> list[Artifact]:
     """
     log = Log(site=site.name, job=job.name)
     with held(site.state, job.kind.value, wait=wait, on_wait=lambda _: None):
-        return _pruned(site, job.kind, log)
+        return _pruned(site, job.kind, catalogue.scan(site.backups, site.name), log)
 
 
 def _report(log: Log, job: Job, failure: PortfolioOpsError, seconds: float) -> None:

@@ -149,9 +149,9 @@ class History:
 
     def _places_by_time(self, taken: datetime, known: Sequence[Increment]) -> Iterator[tuple[Path, int]]:
         for increment in self.increments:
-            if known and not any(_overlap(increment, each) for each in known):
+            if increment.head.resolution == RAW or increment.cuts[0].seen + _LATE > taken:
                 continue
-            if increment.head.resolution > RAW and increment.cuts[0].seen + _LATE <= taken:
+            if not known or any(_overlap(increment, each) for each in known):
                 index = bisect_left(increment.cuts, taken + _LATE, key=lambda cut: cut.seen)
                 if index < len(increment.cuts):
                     yield increment.path, index

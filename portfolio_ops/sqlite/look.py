@@ -34,7 +34,7 @@ from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.difference import COUNTED, change_counter
 from portfolio_ops.sqlite.lineage import TimelineEndedError, require_same_file
 from portfolio_ops.sqlite.place import located
-from portfolio_ops.sqlite.snapshot import Snapshot, clone, unnamed
+from portfolio_ops.sqlite.snapshot import Snapshot, clone, unnamed, warm
 
 _Result = TypeVar("_Result")
 
@@ -156,8 +156,7 @@ class Looker:
     def _held(self, read: Callable[[Iterable[memoryview]], _Result], alive: Callable[[], object]) -> _Result:
         """The look at a file that is written all the time."""
         began = perf_counter()
-        for _ in living(self._chunks(self._main, os.fstat(self._main).st_size // self.page_size), alive):
-            pass  # it is in memory then, and what is read under the lock waits for no disk
+        warm(self._main, alive)
         self.cost += perf_counter() - began
         self.looked = datetime.now(UTC)
         with unnamed(self._scratch) as copy:

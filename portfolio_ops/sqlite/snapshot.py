@@ -17,7 +17,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -246,7 +246,7 @@ def _copied_snapshot(
 ) -> Snapshot:
     """Copy a database without a WAL under a shared lock, as briefly as may be, and let go."""
     copy = descriptors.enter_context(unnamed(scratch))
-    _warm(main)
+    warm(main)
     looked = datetime.now(UTC)
     connection.execute("BEGIN")
     connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
@@ -273,12 +273,17 @@ def unnamed(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _warm(descriptor: int) -> None:
-    """Bring the file into memory first, so that the copy under the lock waits for no disk."""
+def warm(descriptor: int, alive: Callable[[], object] = lambda: None) -> None:
+    """Bring the file into memory first, so that the copy under the lock waits for no disk.
+
+    Args:
+        alive: Called after each piece of it.
+    """
     buffer = bytearray(_CHUNK)
     offset = 0
     while count := os.preadv(descriptor, [buffer], offset):
         offset += count
+        alive()
 
 
 def _copy(source: int, target: int, length: int, folder: Path) -> None:

@@ -1,9 +1,7 @@
 """The page on JSON: every field that a command gives is on it, and every field that is on it is given."""
 
-import json
 import re
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,7 @@ from typing import Any
 import pytest
 
 from portfolio_ops.config import Site
-from tests.integration.test_jobs import TOOL, asked, call
-from tests.require import require_root
+from tests.integration.test_jobs import asked, call
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/json.md").read_text()
 FREE = {"details", "plan.moment", "settings.*.value"}
@@ -61,7 +58,6 @@ def require_documented(section: str, answer: Any) -> None:
 @pytest.fixture
 def lived_in(site: Site) -> Iterator[Site]:
     """A site with something of everything: artifacts, an archive of two timelines, a problem."""
-    require_root("a restore in place")
     connection = sqlite3.connect(site.database, isolation_level=None)
     for words in (("backup", "daily"), ("backup", "social"), ("backup", "gallery", "Winter light")):
         call(site, *words)
@@ -108,9 +104,6 @@ def test_a_social_restore_answers(site: Site) -> None:
 
 
 def test_an_error_is_one_too(site: Site) -> None:
-    done = subprocess.run(
-        [TOOL, "--config", site.file, "--json", "show", "nothing"], capture_output=True, text=True, check=False
-    )
-    answer = json.loads(done.stdout)
+    answer = asked(site, "show", "nothing", code=6)
     assert (answer["status"], answer["data"]) == ("error", None)
     assert [set(each) for each in answer["errors"]] == [{"code", "message", "suggestion"}]

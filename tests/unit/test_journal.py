@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,41 +60,41 @@ def test_the_journal_gets_typed_fields_and_stderr_nothing(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.usefixtures("no_journal")
-def test_progress_reaches_the_service_manager_at_most_twice_a_second(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Where a service manager listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
         listener.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        log = Log(site="shop", job="x")
-        for number in range(50):
-            log.progress(f"{number} %")
-        assert listener.recv(1000) == b"STATUS=0 %"
-        with pytest.raises(BlockingIOError):
-            listener.recv(1000)
-        log.event(messages.PRUNED, "done")
-        assert listener.recv(1000) == b"STATUS=done"
+        yield listener
+
+
+@pytest.mark.usefixtures("no_journal")
+def test_progress_reaches_the_service_manager_at_most_twice_a_second(manager: socket.socket) -> None:
+    log = Log(site="shop", job="x")
+    for number in range(50):
+        log.progress(f"{number} %")
+    assert manager.recv(1000) == b"STATUS=0 %"
+    with pytest.raises(BlockingIOError):
+        manager.recv(1000)
+    log.event(messages.PRUNED, "done")
+    assert manager.recv(1000) == b"STATUS=done"
 
 
 def test_the_watchdog_waits_longer_for_what_takes_longer_and_then_as_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(tmp_path / "notify"))
-        listener.setblocking(False)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        with unhurried(1 << 40):
-            pass  # nobody watches
-        monkeypatch.setenv("WATCHDOG_USEC", "60000000")
-        with unhurried(4 << 20):
-            pass  # nothing to speak of
-        with pytest.raises(BlockingIOError):
-            listener.recv(1000)
-        with unhurried(400_000_000):
-            assert listener.recv(1000) == b"WATCHDOG_USEC=160000000"
-        assert listener.recv(1000) == b"WATCHDOG_USEC=60000000"
+    with unhurried(1 << 40):
+        pass  # nobody watches
+    monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+    with unhurried(4 << 20):
+        pass  # nothing to speak of
+    with pytest.raises(BlockingIOError):
+        manager.recv(1000)
+    with unhurried(400_000_000):
+        assert manager.recv(1000) == b"WATCHDOG_USEC=160000000"
+    assert manager.recv(1000) == b"WATCHDOG_USEC=60000000"
 
 
 def test_a_service_manager_that_went_away_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
