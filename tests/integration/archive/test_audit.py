@@ -162,7 +162,7 @@ def test_between_two_timelines_lies_a_hole(site: Site, operator: Operator) -> No
 
 def test_a_flipped_byte_is_lost_and_left_where_it_is(yard: Yard) -> None:
     with contextlib.closing(archived(yard)):
-        (path,) = yard.site.backups.glob("wal/*/*.wal.zst")
+        path = max(yard.site.backups.glob("wal/*/*.wal.zst"))  # at the full hour there are two
         data = bytearray(path.read_bytes())
         data[-20] ^= 1
         path.write_bytes(data)
