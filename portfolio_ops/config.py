@@ -4,7 +4,6 @@ Every key has a default but `[site] root`. All faults of a file are reported at 
 the cure, so that one look at the message is one edit.
 """
 
-import difflib
 import os
 import re
 import tomllib
@@ -267,6 +266,8 @@ def _settings(file: Path, document: dict[str, Any], problems: list[str]) -> list
 
 def _nearest(word: str, known: dict[str, Any]) -> str:
     """A hint at the valid word that is meant, or all of them."""
+    import difflib  # noqa: PLC0415  (only for what is wrong)
+
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; valid here: {', '.join(known)}"
 
