@@ -24,7 +24,6 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory, remove_temporaries, require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.sqlite.increment import RAW, Increment, scan
-from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import timeline
 from portfolio_ops.store.artifact import Kind
@@ -185,6 +184,7 @@ def _publish(site: Site, group: Sequence[Increment], resolution: int, kept: set[
         RefusedError: There is no room.
         OSError: The disk is full or fails; nothing is published.
     """
+    from portfolio_ops.sqlite.increment_writer import IncrementWriter  # noqa: PLC0415  (numpy)
     from portfolio_ops.sqlite.merge import bytes_needed, merge, prove_equal  # noqa: PLC0415
 
     # The archive may make files beside the target now. It makes none in this folder, whose lock we hold.

@@ -77,8 +77,8 @@ def test_help_needs_no_site_and_loads_no_engine() -> None:
         assert heavy not in done.stderr, heavy
 
 
-@pytest.mark.parametrize("words", ["status", "list", "show latest"])
-def test_looking_loads_nothing_that_only_the_archive_needs(site: Site, words: str) -> None:
+@pytest.mark.parametrize("words", ["status", "list", "show latest", "backup daily", "backup social"])
+def test_what_is_not_the_archive_loads_nothing_that_only_it_needs(site: Site, words: str) -> None:
     code = "import sys; from portfolio_ops.cli.main import run; run(sys.argv[1:]); print(list(sys.modules))"
     command = [sys.executable, "-c", code, "--config", str(site.file), *words.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
