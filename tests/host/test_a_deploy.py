@@ -113,9 +113,9 @@ def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data
         "alert": {"webhook": "credential:chat"},  # as the other site's, and another secret
         "credentials": {"chat": "http://127.0.0.1:8099/home"},
     }
-    deployed.deploy(
-        portfolio_ops_sites=[deployed.variables["portfolio_ops_sites"][0], home]
-    )  # mends the fault above, too
+    shop = deployed.variables["portfolio_ops_sites"][0]
+    shop = {**shop, "credentials": {**shop["credentials"], "spare": "not for long"}}
+    deployed.deploy(portfolio_ops_sites=[shop, home])  # mends the fault above, too
     [name] = deployed.run("ls", f"{root}/backups/daily").split()
     assert deployed.run("stat", "-c", "%u:%g", f"{root}/backups/daily/{name}").strip() == "1003:1004"
     deployed.run("systemctl", "start", "portfolio-logs-rotate@home.service", "portfolio-check@home.service")
@@ -123,6 +123,9 @@ def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data
     assert [deployed.run("cat", path).rpartition("/")[2] for path in secrets.values()] == ["hook", "home"]
     loaded = deployed.run("cat", "/etc/systemd/system/portfolio-alert@.service.d/10-portfolio-ops.conf")
     assert all(f"LoadCredential={site}.chat:{path}" in loaded for site, path in secrets.items())
+    spare = "/etc/portfolio-ops/credentials/shop.spare"
+    assert f"LoadCredential=shop.spare:{spare}" in loaded
+    deployed.run("test", "-e", spare)
     socket, url = f"{root}/run/portfolio-ops.sock", "http://localhost/api/admin/backup-on-gallery-add"
     call = ("curl", "-sS", "--unix-socket", socket, "-d", '{"galleryName": "below home"}', url)
     assert '"message":"Gallery backup created successfully"' in deployed.run(*call)
@@ -140,6 +143,8 @@ def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data
     assert "blog" in listed
     assert "home" not in listed
     assert deployed.try_run("test", "-e", secrets["home"]).returncode != 0
+    assert deployed.try_run("test", "-e", spare).returncode != 0
+    assert "spare" not in deployed.run("cat", "/etc/systemd/system/portfolio-alert@.service.d/10-portfolio-ops.conf")
     deployed.run("test", "-e", secrets["shop"])
 
 
