@@ -12,7 +12,6 @@ from tests.host.hosts import ROOT, Host
 from tests.host.selection import OURS_ALONE
 
 DATABASE = ROOT / "data/portfolio.sqlite"
-RESTORE = ("portfolio-ops", "--site", "shop", "restore", "database", "latest", "--in-place", "--yes")
 RECORD = f"{ROOT}/backups/.portfolio-ops/restore.json"
 MARK = "CREATE TABLE mark(x)"
 
@@ -29,8 +28,15 @@ def inode(host: Host) -> str:
     return host.run("stat", "-c", "%i", str(DATABASE)).strip()
 
 
-def mark(host: Host) -> None:
-    """A change since the last backup: a restore takes it away, an undo brings it back."""
+def restoring(name: str) -> tuple[str, ...]:
+    return ("portfolio-ops", "--site", "shop", "restore", "database", name, "--in-place", "--yes")
+
+
+def mark(host: Host) -> tuple[str, ...]:
+    """A change since a backup; gives the restore that takes it away. An undo brings it back.
+
+    It names the backup: the archive, too, may have made one since, as it does when it begins a timeline.
+    """
     host.run("systemctl", "reset-failed", "portfolio-backup-daily@shop.service")
     # The volume is small, and its content does not compress.
     host.run("sh", "-c", f"rm -f {ROOT}/backups/daily/* {ROOT}/backups/event-triggered/before-restore-*")
@@ -38,6 +44,8 @@ def mark(host: Host) -> None:
         ask(host, "DROP TABLE mark")
     host.run("systemctl", "start", "portfolio-backup-daily@shop.service")
     ask(host, MARK)
+    [daily] = host.files("daily")
+    return restoring(daily)
 
 
 def require_well(host: Host) -> None:
@@ -53,9 +61,9 @@ def require_well(host: Host) -> None:
 
 
 def test_over_the_live_database_under_load_and_back(deployed: Host) -> None:
-    mark(deployed)
+    restore = mark(deployed)
     mode, since = deployed.run("stat", "-c", "%a", str(DATABASE)), deployed.now()
-    deployed.run(*RESTORE)
+    deployed.run(*restore)
     assert not marked(deployed)
     require_well(deployed)
     assert deployed.run("stat", "-c", "%a", str(DATABASE)) == mode
@@ -70,9 +78,9 @@ def test_over_the_live_database_under_load_and_back(deployed: Host) -> None:
 
 
 def test_a_backend_that_is_not_well_gets_its_former_database_back(deployed: Host) -> None:
-    mark(deployed)
+    restore = mark(deployed)
     deployed.run("touch", "/srv/backend/sick")
-    done = deployed.try_run(*RESTORE)
+    done = deployed.try_run(*restore)
     deployed.run("rm", "/srv/backend/sick")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "the former state is in place" in done.stdout + done.stderr
@@ -82,7 +90,7 @@ def test_a_backend_that_is_not_well_gets_its_former_database_back(deployed: Host
 
 def test_a_backend_that_ignores_sigterm(deployed: Host) -> None:
     """Docker stop kills it after ten seconds; systemd would after ninety, unless told otherwise."""
-    mark(deployed)
+    restore = mark(deployed)
     drop_in = "/etc/systemd/system/backend.service.d/stop.conf"
     if deployed.suite == "bookworm":
         deployed.write(drop_in, "[Service]\nTimeoutStopSec=10\n")
@@ -90,7 +98,7 @@ def test_a_backend_that_ignores_sigterm(deployed: Host) -> None:
     deployed.run("touch", "/srv/backend/deaf")
     try:
         deployed.restart_site()
-        deployed.run(*RESTORE)
+        deployed.run(*restore)
         assert not marked(deployed)
         deployed.run("rm", "/srv/backend/deaf")
         deployed.restart_site()
@@ -114,8 +122,8 @@ def test_a_restart_policy_that_fights(deployed: Host) -> None:
         deployed.run("systemctl", "daemon-reload")
     try:
         for _ in range(3):
-            mark(deployed)
-            done = deployed.try_run("portfolio-ops", "--config", "/etc/portfolio-ops-fights/shop.toml", *RESTORE[3:])
+            _, _, _, *restore = mark(deployed)
+            done = deployed.try_run("portfolio-ops", "--config", "/etc/portfolio-ops-fights/shop.toml", *restore)
             assert done.returncode in {0, 7}, done.stdout + done.stderr
             assert marked(deployed) is (done.returncode == 7)
             deployed.until(lambda: deployed.try_run("pgrep", "-f", "/backend.py").returncode == 0, "it runs")
@@ -128,13 +136,11 @@ def test_a_restart_policy_that_fights(deployed: Host) -> None:
 def test_killed_anywhere_the_next_command_finishes(deployed: Host) -> None:
     chooser = random.Random(7)
     interrupted = 0
-    mark(deployed)
-    unopened, opened = killed(deployed, 100, 100)  # it comes to its end: so long it takes here, now
+    unopened, opened = killed(deployed, mark(deployed), 100, 100)  # it comes to its end: so long it takes here, now
     # The time in which it can be interrupted may be a small part of the whole.
     moments = [(chooser.random() * unopened, 0.0), *((100, chooser.random() * opened) for _ in range(5))]
     for moment in moments:
-        mark(deployed)
-        killed(deployed, *moment)
+        killed(deployed, mark(deployed), *moment)
         state = deployed.try_run("cat", RECORD).stdout
         if json.loads(state)["state"] == "open":
             interrupted += 1
@@ -147,7 +153,7 @@ def test_killed_anywhere_the_next_command_finishes(deployed: Host) -> None:
     assert interrupted >= 2
 
 
-def killed(host: Host, unopened: float, opened: float) -> tuple[float, float]:
+def killed(host: Host, restore: tuple[str, ...], unopened: float, opened: float) -> tuple[float, float]:
     """A restore that is killed so many seconds after its start, or after its record was opened; how long both took.
 
     That is done on the host, so that nothing of ssh delays it.
@@ -169,15 +175,16 @@ except subprocess.TimeoutExpired:
 child.wait()
 print(found - began, time.monotonic() - found)
 """
-    first, second = host.run("python3", "-c", code, RECORD, str(unopened), str(opened), *RESTORE, timeout=250).split()
+    done = host.run("python3", "-c", code, RECORD, str(unopened), str(opened), *restore, timeout=250)
+    first, second = done.split()
     return float(first), float(second)
 
 
 def test_a_power_cut_in_the_middle_of_a_restore(deployed: Host) -> None:
-    mark(deployed)
+    restore = mark(deployed)
     deployed.run("touch", "/srv/backend/sick")  # it waits, with the new database in place
     before = inode(deployed)
-    deployed.run("systemd-run", "--quiet", "--unit=restoring", *RESTORE)
+    deployed.run("systemd-run", "--quiet", "--unit=restoring", *restore)
     try:
         # Only looked at from outside: whoever opens it is found, and takes the restore back.
         deployed.until(lambda: inode(deployed) != before, "the new database is in place", 30)
@@ -197,7 +204,7 @@ def test_a_power_cut_in_the_middle_of_a_restore(deployed: Host) -> None:
 
 @OURS_ALONE
 def test_only_root_restores_in_place_and_anybody_else_is_told(deployed: Host) -> None:
-    done = deployed.try_run("setpriv", "--reuid=1001", "--regid=1001", "--clear-groups", *RESTORE)
+    done = deployed.try_run("setpriv", "--reuid=1001", "--regid=1001", "--clear-groups", *restoring("latest"))
     assert done.returncode == 3
     assert "sudo" in done.stderr
 

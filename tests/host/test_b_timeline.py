@@ -10,7 +10,7 @@ from portfolio_ops.host import messages
 from portfolio_ops.store import timeline
 from tests.host.hosts import ROOT, Host
 from tests.host.selection import ANSIBLE_ALONE, OURS_ALONE
-from tests.host.test_b_restore import RESTORE, ask, mark, marked, require_well
+from tests.host.test_b_restore import ask, mark, marked, require_well
 
 UNIT = "portfolio-archive@shop.service"
 WAL = f"{ROOT}/backups/wal"
@@ -238,9 +238,9 @@ def test_after_a_reboot_in_mid_load_it_archives_again(deployed: Host, how: str) 
 
 
 def test_a_restore_in_place_under_load_begins_a_new_timeline_and_so_does_its_undo(deployed: Host) -> None:
-    mark(deployed)
+    restore = mark(deployed)
     require_archiving(deployed)
-    for command, there in ((RESTORE, False), (("portfolio-ops", "--site", "shop", "restore", "undo", "--yes"), True)):
+    for command, there in ((restore, False), (("portfolio-ops", "--site", "shop", "restore", "undo", "--yes"), True)):
         before, since, pid = timelines(deployed), deployed.now(), main_pid(deployed)
         deployed.run(*command)
         assert marked(deployed) is there
