@@ -90,10 +90,11 @@ soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive;
 	  tests/integration/model
 
 coverage: $(VENV)/tests ## Which branches the tests of processes take, those of booted hosts not counted
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -n 2 tests/unit tests/integration
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	@# Whoever a process steps down to writes there as well. Its own system calls are not to be among those that fail.
+	data=$$(mktemp -d) && trap 'rm -rf $$data' EXIT && chmod 1777 $$data && export COVERAGE_FILE=$$data/coverage && \
+	  $(BIN)/coverage run -m pytest -q -n 2 tests/unit tests/integration \
+	    --deselect tests/integration/faults/test_faults.py::test_whatever_fails_is_told_and_nothing_is_lost && \
+	  $(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 bench: $(VENV)/peers ## Side by side with the usual tools (an hour; QUICK=1: small, some minutes)
 	@# The page shows what was measured, also where one benchmark failed.
