@@ -1,5 +1,6 @@
 """The role says the same of its variables wherever it speaks of them."""
 
+import json
 import os
 import re
 from datetime import timedelta
@@ -83,6 +84,8 @@ def test_a_secret_has_the_same_name_wherever_it_is_named_and_no_other_sites(tmp_
         for name in ("a", "a-b")
     ]
     loaded = templated(template("messenger.conf.j2"), portfolio_ops_sites=sites).splitlines()
+    kept = json.loads(templated(template("lists/secrets.json.j2"), portfolio_ops_sites=[*sites, {"name": "none"}]))
+    assert len(kept) == len(sites)
     for site in sites:
         file = tmp_path / f"{site['name']}.toml"
         given = {"portfolio_ops_site": site, "__portfolio_ops_api": {"token": False}}
@@ -95,6 +98,7 @@ def test_a_secret_has_the_same_name_wherever_it_is_named_and_no_other_sites(tmp_
         item = {"key": "chat", "value": site["name"]}
         path = templated(task_of_a_site("Write its secrets")["ansible.builtin.copy"]["dest"], item=item, **given)
         assert f"LoadCredential={name}:{path}" in loaded
+        assert path in kept
         assert path.endswith(f"/{name}")
 
 
