@@ -21,7 +21,7 @@ from portfolio_ops.logs import writers
 from portfolio_ops.sqlite import rows
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.export import missing_tables
-from portfolio_ops.sqlite.place import SIDES, located
+from portfolio_ops.sqlite.place import SIDES, located, side
 
 _FSTAB, _MOUNTS = Path("/etc/fstab"), Path("/proc/self/mounts")
 _WORD, _ESCAPED = re.compile(rb"[^ \t]+"), re.compile(rb"\\([0-3][0-7]{2})")
@@ -148,10 +148,10 @@ def _tables(site: Site, connection: apsw.Connection) -> Iterator[Finding]:
 def _foreign_sides(path: Path, owner: int) -> list[Finding]:
     foreign = []
     for ending in SIDES:
-        side = path.with_name(f"{path.name}{ending}")
+        file = side(path, ending)
         with contextlib.suppress(FileNotFoundError):
-            if side.stat().st_uid != owner:
-                foreign.append(side)
+            if file.stat().st_uid != owner:
+                foreign.append(file)
     if not foreign:
         return []
     return [
@@ -169,9 +169,9 @@ def touched_by_opening(path: Path) -> list[Finding]:
     Args:
         path: Of the database; no link.
     """
-    wal, shm, journal = (path.with_name(f"{path.name}{ending}") for ending in SIDES)
+    wal, shm, journal = (side(path, ending) for ending in SIDES)
     if _head(wal, 1) and _head(path, 20)[19:] != _WAL_VERSION:
-        away = " && ".join(_command("mv", side, f"{side}.stray") for side in (wal, shm) if side.exists())
+        away = " && ".join(_command("mv", file, f"{file}.stray") for file in (wal, shm) if file.exists())
         return [
             fault(
                 "side files",

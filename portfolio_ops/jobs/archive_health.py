@@ -9,7 +9,7 @@ from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.timers import archive_is_off
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.look import change_counter_of
-from portfolio_ops.sqlite.place import located
+from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import lock, runs, timeline
@@ -72,7 +72,7 @@ def _lag(database: Path, last: Cut, now: datetime) -> tuple[float, int]:
     try:
         path = located(database)
         index = wal_index_of(path)
-        written = path if index is None else path.with_name(f"{path.name}-wal")
+        written = path if index is None else side(path, "-wal")
         changed = datetime.fromtimestamp(written.stat().st_mtime, UTC)
     except (OSError, PortfolioOpsError):
         return 0.0, 0

@@ -26,8 +26,8 @@ from portfolio_ops.restore import work
 from portfolio_ops.restore.plan import who_holds
 from portfolio_ops.restore.record import DONE, Record
 from portfolio_ops.restore.stage import Staged
-from portfolio_ops.restore.swap import dress, exchange, out_of_place, put_sides_back, side
-from portfolio_ops.sqlite.place import SIDES
+from portfolio_ops.restore.swap import dress, exchange, out_of_place, put_sides_back
+from portfolio_ops.sqlite.place import SIDES, side
 from portfolio_ops.store.artifact import BEFORE_RESTORE, Kind
 
 _MODE_OF_NONE = 0o640

@@ -21,7 +21,7 @@ from portfolio_ops.jobs.detect import Detector
 from portfolio_ops.jobs.following import ALIVE, EVERY, Orders, Rest, Stalls, begin_timeline
 from portfolio_ops.sqlite.increment import Link
 from portfolio_ops.sqlite.pin import Outcome, Pin
-from portfolio_ops.sqlite.place import located
+from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.tail import DamagedWalError, Tail
 from portfolio_ops.sqlite.wal_header import Checksum
@@ -55,7 +55,7 @@ class Follower:
         self._detector = Detector(site, pin, log)
         self._stalls = Stalls(site, log)
         database = located(site.database)
-        self._rest = Rest(watch, {database, database.with_name(f"{database.name}-wal")})
+        self._rest = Rest(watch, {database, side(database, "-wal")})
 
     def _begin(self, ended: str) -> tuple[Tail, Chapter, str, bool]:
         """Go on with the newest timeline if that can be proved, else begin another; tells which of both."""

@@ -26,7 +26,7 @@ from portfolio_ops.sqlite.difference import Difference, PageHashes
 from portfolio_ops.sqlite.increment import Increment, Link
 from portfolio_ops.sqlite.lineage import TimelineEndedError
 from portfolio_ops.sqlite.look import Looker, RestlessError, living
-from portfolio_ops.sqlite.place import located
+from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import catalogue, image, timeline
 from portfolio_ops.store.artifact import Kind
@@ -94,7 +94,7 @@ class PageFollower:
         self._interval, self._stalls = 0.0, Stalls(site, log)
         self._restless = 0.0  # since when it cannot be read, as of time.monotonic(3)
         database = located(site.database)
-        names = {database, database.with_name(f"{database.name}-journal"), image.path_of(site.state)}
+        names = {database, side(database, "-journal"), image.path_of(site.state)}
         self._rest = Rest(watch, names)
 
     @contextlib.contextmanager

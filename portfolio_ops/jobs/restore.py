@@ -21,8 +21,8 @@ from portfolio_ops.restore.plan import plan_in_place, require_a_way_to_stop, req
 from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.restore.record import OPEN, PUT_BACK, Record
 from portfolio_ops.restore.replay import stage
-from portfolio_ops.restore.swap import finish_move, put_sides_back, side
-from portfolio_ops.sqlite.place import SIDES
+from portfolio_ops.restore.swap import finish_move, put_sides_back
+from portfolio_ops.sqlite.place import SIDES, side
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.lock import EXCHANGE, PINNED, RESTORE, held
 

@@ -13,13 +13,12 @@ from portfolio_ops.host.journal import Log
 from portfolio_ops.moment import exact
 from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.restore.stage import Staged, decode_to, stage_database
-from portfolio_ops.restore.swap import side
 from portfolio_ops.sqlite.check import check_database
 from portfolio_ops.sqlite.connection import explained
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.increment import Increment
 from portfolio_ops.sqlite.increment_content import extract, verify
-from portfolio_ops.sqlite.place import SIDES
+from portfolio_ops.sqlite.place import SIDES, side
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.store.artifact import Artifact
 

@@ -30,7 +30,7 @@ from portfolio_ops.errors import BusyError
 from portfolio_ops.host.files import fsync_directory, open_regular
 from portfolio_ops.host.holders import Holder, holders, identity_of
 from portfolio_ops.sqlite.connection import explained, is_bare
-from portfolio_ops.sqlite.place import SIDES, require_plain_files
+from portfolio_ops.sqlite.place import SIDES, require_plain_files, side
 
 _BUSY_MILLISECONDS = 2000
 _LOCK_BYTES = (0x40000000, 512)
@@ -40,11 +40,6 @@ _NEVER_COPIED = ("security.", "trusted.")
 _STRAY = ".stray"
 _LETS_GO_WITHIN = 15.0  # longer than the busy timeouts that are common
 _POLL = 0.1
-
-
-def side(database: Path, ending: str) -> Path:
-    """The name of a side file."""
-    return database.with_name(f"{database.name}{ending}")
 
 
 def settle(database: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 
 from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
-from portfolio_ops.sqlite.place import SIDES, located, require_plain_files
+from portfolio_ops.sqlite.place import SIDES, located, require_plain_files, side
 
 _BUSY_MILLISECONDS = 10_000
 
@@ -56,7 +56,7 @@ def writing(database: Path) -> Iterator[apsw.Connection]:
             f"{database} is empty, and a WAL with content lies beside it: SQLite would delete that",
             suggestion="is it the right file? Keep a copy of both, then restore a backup in place",
         )
-    had_wal = _size(path.with_name(f"{path.name}-wal")) > 0
+    had_wal = _size(side(path, "-wal")) > 0
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
     except apsw.Error as error:
@@ -76,7 +76,7 @@ def writing(database: Path) -> Iterator[apsw.Connection]:
 
 def is_bare(database: Path) -> bool:
     """Whether it is an empty file beside a WAL that is not: whoever opens it with SQLite deletes the WAL as a stray."""
-    return _size(database) == 0 and _size(database.with_name(f"{database.name}-wal")) > 0
+    return _size(database) == 0 and _size(side(database, "-wal")) > 0
 
 
 def immutable(file: Path) -> apsw.Connection:
@@ -138,7 +138,8 @@ def _may_open(database: Path) -> bool:
     SQLite has one answer, "unable to open", for a right that is missing and for a filesystem without room. How much is
     free tells them apart no better: it may have changed since, and xfs makes no file while it has a few blocks left.
     """
-    sides = (database.with_name(f"{database.name}{side}") for side in SIDES)
-    return os.access(database.parent, os.W_OK | os.X_OK, effective_ids=True) and all(
-        os.access(file, os.R_OK | os.W_OK, effective_ids=True) for file in (database, *sides) if file.exists()
+    path = database
+    files = (side(path, ending) for ending in ("", *SIDES))
+    return os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True) and all(
+        os.access(file, os.R_OK | os.W_OK, effective_ids=True) for file in files if file.exists()
     )

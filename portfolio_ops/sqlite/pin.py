@@ -38,7 +38,7 @@ from portfolio_ops.errors import RefusedError
 from portfolio_ops.host.files import open_plain
 from portfolio_ops.sqlite.connection import writing
 from portfolio_ops.sqlite.lineage import TimelineEndedError, holds_all, require_continuation, require_same_file
-from portfolio_ops.sqlite.place import located
+from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
 
 _ROUNDS = 3
@@ -253,10 +253,10 @@ def pinned(database: Path) -> Iterator[Pin]:
             raise RefusedError(
                 f"{database} is not in WAL mode", suggestion="let the site run PRAGMA journal_mode=WAL, once"
             )
-        for side in ("-wal", "-shm"):
-            name = path.with_name(path.name + side)
+        for ending in ("-wal", "-shm"):
+            name = side(path, ending)
             files[name] = _opened(descriptors, name)
-        connections.callback(_keep_wal, opened, files[path.with_name(f"{path.name}-wal")])
+        connections.callback(_keep_wal, opened, files[side(path, "-wal")])
         yield Pin(files, opened)
 
 

@@ -13,6 +13,11 @@ _MAGIC = bytes.fromhex("d9d505f920a163d7")  # the end of a journal that names a 
 _NAMED = 16
 
 
+def side(database: Path, ending: str) -> Path:
+    """The name of a side file."""
+    return database.with_name(f"{database.name}{ending}")
+
+
 def located(database: Path) -> Path:
     """The path of the file that is meant by a site's database, with no link in it.
 
@@ -36,8 +41,8 @@ def require_plain_files(path: Path) -> None:
         RefusedError: One of them is none, or the journal names another file.
     """
     for ending in ("", *SIDES):
-        require_plain(path.with_name(path.name + ending))
-    journal = path.with_name(f"{path.name}-journal")
+        require_plain(side(path, ending))
+    journal = side(path, "-journal")
     if _names_another(journal):
         raise RefusedError(
             f"{journal} holds a transaction over several databases, and names another file",

@@ -30,7 +30,7 @@ from portfolio_ops.errors import PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_plain, require_dense, require_space
 from portfolio_ops.moment import EPOCH, MICROSECOND
 from portfolio_ops.sqlite.connection import immutable, reading
-from portfolio_ops.sqlite.place import located
+from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.wal import frame_offset, newest_frames
 from portfolio_ops.sqlite.wal_index import read_wal_index
 
@@ -205,7 +205,7 @@ def _require_same_file(descriptor: int, database: Path) -> None:
 
 
 def _wal_snapshot(connection: apsw.Connection, descriptors: contextlib.ExitStack, main: int, path: Path) -> Snapshot:
-    shm = _opened(descriptors, path.with_name(f"{path.name}-shm"))
+    shm = _opened(descriptors, side(path, "-shm"))
     looked = datetime.now(UTC)
     connection.execute("BEGIN")
     connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
@@ -220,8 +220,8 @@ def _wal_snapshot(connection: apsw.Connection, descriptors: contextlib.ExitStack
         # All of it is in the main file. The reader may then hold lock 0, which lets a writer begin the WAL anew: do not
         # look at the WAL. It does forbid the next backfill, so the main file stays as it is.
         return Snapshot(page_size, pages, "wal", position, looked, main)
-    wal = _opened(descriptors, path.with_name(f"{path.name}-wal"))
-    require_dense(wal, path.with_name(f"{path.name}-wal"))
+    wal = _opened(descriptors, side(path, "-wal"))
+    require_dense(wal, side(path, "-wal"))
     newest = newest_frames(wal, frames=index.frames, pages=pages, page_size=page_size, salts=index.salts)
     return Snapshot(page_size, pages, "wal", position, looked, main, wal, newest)
 

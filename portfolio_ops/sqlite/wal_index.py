@@ -13,7 +13,7 @@ from pathlib import Path
 
 from portfolio_ops.errors import BusyError, NotFoundError, PortfolioOpsError
 from portfolio_ops.host.files import open_regular
-from portfolio_ops.sqlite.place import located
+from portfolio_ops.sqlite.place import located, side
 
 _COPY = struct.Struct("=IIIBBHII8s8s8s")  # version .. checksum, 48 bytes; it stands twice
 _CHECKPOINT = struct.Struct("=I")  # nBackfill, behind both copies
@@ -84,7 +84,7 @@ def wal_index_of(database: Path) -> WalIndex | None:
     """
     path = located(database)
     try:
-        descriptor = open_regular(path.with_name(f"{path.name}-shm"))
+        descriptor = open_regular(side(path, "-shm"))
     except NotFoundError:
         return None
     try:
