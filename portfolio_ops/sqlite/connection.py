@@ -138,7 +138,7 @@ def _may_open(database: Path) -> bool:
     SQLite has one answer, "unable to open", for a right that is missing and for a filesystem without room. How much is
     free tells them apart no better: it may have changed since, and xfs makes no file while it has a few blocks left.
     """
-    path = database
+    path = database.resolve()  # the side files have the names of what a link leads to
     files = (side(path, ending) for ending in ("", *SIDES))
     return os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True) and all(
         os.access(file, os.R_OK | os.W_OK, effective_ids=True) for file in files if file.exists()

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import Any
 import apsw
 import pytest
 
-from portfolio_ops.errors import BusyError, NotFoundError, PortfolioOpsError, RefusedError
+from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
 from portfolio_ops.sqlite import snapshot as engine
 from portfolio_ops.sqlite import wal_index
 from portfolio_ops.sqlite.check import check_database
+from portfolio_ops.sqlite.connection import reading
+from portfolio_ops.sqlite.place import side
 from portfolio_ops.sqlite.snapshot import snapshot
+from tests.require import require_root
 
 Opener = Callable[..., Any]
 ACCOUNTS = 2000
@@ -396,3 +400,34 @@ def test_a_wal_that_was_cut_by_hand_is_an_error_not_a_backup(tmp_path: Path, els
 
 def test_the_bundled_sqlite_has_the_wal_reset_repair() -> None:
     assert tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) >= (3, 51, 3)
+
+
+@pytest.mark.parametrize("lacking", ["the folder", "a side file", "the side file of what a link leads to"])
+def test_a_right_that_is_missing_is_told_as_that(lacking: str) -> None:
+    require_root("a database whose side files are another user's")
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as held:
+        folder = Path(name)
+        database = folder / "bank.sqlite"
+        bank(database)
+        database.chmod(0o666)
+        folder.chmod(0o755 if lacking == "the folder" else 0o777)
+        if lacking != "the folder":
+            site = held.enter_context(contextlib.closing(sqlite3.connect(database)))
+            site.execute("INSERT INTO notes(body) VALUES('x')")
+            site.commit()
+            side(database, "-wal").chmod(0o666)
+            side(database, "-shm").chmod(0o600)
+        if "link" in lacking:
+            (folder / "link.sqlite").symlink_to(database.name)
+            database = folder / "link.sqlite"
+        child = os.fork()
+        if child == 0:
+            os.setresuid(1002, 1002, 1002)
+            try:
+                with reading(database):
+                    pass
+            except NotPermittedError:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
