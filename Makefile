@@ -82,8 +82,8 @@ lint: $(VENV)/tests ## Static gates: ruff, mypy, ansible-lint, systemd-analyze
 	.ci/ansible
 
 faults: $(VENV)/tests ## Each system call fails or kills, disks are full, sites are hostile: all cases (an hour and a half)
-	FAULTS_EVERY=1 FULL_DISK_PASSES=200 $(BIN)/python -m pytest -q -s -n 2 tests/integration/faults tests/integration/hostile \
-	  tests/integration/rotation/test_rotation_killed.py tests/integration/restore/test_killed.py tests/integration/test_requests.py
+	FAULTS_EVERY=1 FULL_DISK_PASSES=200 $(BIN)/python -m pytest -q -s -n 2 --dist worksteal \
+	  tests/integration/faults tests/integration/hostile tests/integration/rotation/test_rotation_killed.py tests/integration/restore/test_killed.py tests/integration/test_requests.py
 
 soak: $(VENV)/tests ## Random kills, checkpoints and VACUUMs beside the archive; the model (SECONDS_LONG=600)
 	ARCHIVE_SECONDS=$(or $(SECONDS_LONG),600) $(BIN)/python -m pytest -q -s -m soak tests/integration/archive tests/integration/increment \

@@ -164,9 +164,11 @@ def decode(data: bytes) -> State:
         PortfolioOpsError: It is damaged, or of a newer format.
     """
     try:
-        document: dict[str, Any] = json.loads(data)
+        document = json.loads(data)
+        if not isinstance(document, dict):
+            raise TypeError("no object")  # noqa: TRY301  (one error type for all faults)
         if document.pop("format") != FORMAT:
-            raise ValueError("written by another version")  # noqa: TRY301  (one error type for all faults)
+            raise ValueError("written by another version")  # noqa: TRY301  (as above)
         document["step"] = Step(document["step"])
         document["head"] = Head(*document["head"])
         document["next"] = Head(*document.get("next", ()))
