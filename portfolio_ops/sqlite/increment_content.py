@@ -33,8 +33,8 @@ def frames(increment: Increment, cut: Cut) -> Iterator[bytes]:
     Raises:
         VerificationError: They are not what was written. None is given unless the hash is right.
     """
-    with _opened(increment.path) as descriptor:
-        yield from _frames(descriptor, increment, cut)
+    with _opened(increment) as flushes:
+        yield from flushes.frames(cut)
 
 
 def pages_in(batch: bytes, page_size: int) -> Iterator[tuple[int, memoryview]]:
@@ -56,13 +56,14 @@ def verify(increment: Increment) -> Increment:
     """
     from portfolio_ops.sqlite.wal_encoder import Encoder  # noqa: PLC0415  (numpy: a restore that extracts needs none)
 
-    _forget(increment.path)
     encoder = Encoder(increment.head.page_size, increment.salts)
-    for index, cut in enumerate(increment.cuts):
-        try:
-            _require_valid(increment, cut, encoder)
-        except VerificationError as error:
-            return replace(increment, cuts=increment.cuts[:index], torn=0, damaged=error.message)
+    with _opened(increment) as flushes:
+        flushes.forget()
+        for index, cut in enumerate(increment.cuts):
+            try:
+                _require_valid(increment, cut, flushes, encoder)
+            except VerificationError as error:
+                return replace(increment, cuts=increment.cuts[:index], torn=0, damaged=error.message)
     return increment
 
 
@@ -85,17 +86,17 @@ def extract(increment: Increment, cut: Cut, target: Path) -> None:
     needed = increment.cuts[: increment.cuts.index(cut) + 1]
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     try:
-        with os.fdopen(descriptor, "wb", _CHUNK) as file, _opened(increment.path) as source:
+        with os.fdopen(descriptor, "wb", _CHUNK) as file, _opened(increment) as flushes:
             file.write(encode_header(increment.head.page_size, increment.salts, big_endian=False))
             for each in needed:
-                for batch in _frames(source, increment, each):
+                for batch in flushes.frames(each):
                     file.write(batch)
     except BaseException:
         target.unlink()
         raise
 
 
-def _require_valid(increment: Increment, cut: Cut, encoder: "Encoder") -> None:
+def _require_valid(increment: Increment, cut: Cut, flushes: "_Flushes", encoder: "Encoder") -> None:
     """Check a flush by making it again: page by page it must come out as it is.
 
     Raises:
@@ -103,7 +104,7 @@ def _require_valid(increment: Increment, cut: Cut, encoder: "Encoder") -> None:
     """
     page_size = increment.head.page_size
     left = cut.frames
-    for batch in frames(increment, cut):
+    for batch in flushes.frames(cut):
         left -= len(batch) // (FRAME_HEADER + page_size)
         if encoder.frames(pages_in(batch, page_size), 0 if left else cut.pages) != batch:
             raise VerificationError(f"{_name(cut)} of {increment.path} is not a continuation of the WAL before it")
@@ -112,44 +113,54 @@ def _require_valid(increment: Increment, cut: Cut, encoder: "Encoder") -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = open_regular(path)
+def _opened(increment: Increment) -> Iterator["_Flushes"]:
+    descriptor = open_regular(increment.path)
     try:
-        yield descriptor
+        yield _Flushes(increment, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _frames(descriptor: int, increment: Increment, cut: Cut) -> Iterator[bytes]:
-    """As `frames`, of the open file. A day has 86,400 flushes, mostly of a few pages: such a one is read once."""
-    size = FRAME_HEADER + increment.head.page_size
-    left = cut.frames * size
-    part = _Part(descriptor, cut.end - cut.length, cut.end)
-    try:
-        if max(cut.length, left) <= _CHUNK:
-            batches = iter([_decoded(part.read(_CHUNK), left, cut, increment.path)])
-        else:
-            _require_hash(part, cut, increment.path)
-            reader = zstandard.ZstdDecompressor().stream_reader(cast("BinaryIO", part.again()))
-            batches = iter(lambda: reader.read(max(1, _CHUNK // size) * size), b"")
-        for batch in batches:
-            left -= len(batch)
-            if left < 0 or not batch or len(batch) % size:
-                break
-            yield batch
-    except zstandard.ZstdError as error:
-        raise VerificationError(f"{_name(cut)} of {increment.path}: {error}", suggestion=_SUGGESTION) from error
-    if left:
-        raise VerificationError(f"{_name(cut)} of {increment.path} has not {cut.frames} frames", suggestion=_SUGGESTION)
+class _Flushes:
+    """What an open increment holds. A day has 86,400 flushes, mostly of a few pages: such a one is read once."""
 
+    def __init__(self, increment: Increment, descriptor: int) -> None:
+        self._path, self._size = increment.path, FRAME_HEADER + increment.head.page_size
+        self._descriptor = descriptor
+        self._small = zstandard.ZstdDecompressor()  # to make one takes half as long as a flush of three pages
 
-def _decoded(data: bytes, most: int, cut: Cut, path: Path) -> bytes:
-    """A small flush at once; nothing if it says that it is larger than it may be: room would be made for that."""
-    if hashlib.sha256(data).digest() != cut.sha256:
-        raise _damaged(cut, path)
-    if zstandard.frame_content_size(data) > most:
-        return b""
-    return zstandard.ZstdDecompressor().decompress(data, max_output_size=most)
+    def forget(self) -> None:
+        """Let the page cache go: what it holds proves nothing about the disk."""
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def frames(self, cut: Cut) -> Iterator[bytes]:
+        """As `frames`."""
+        left = cut.frames * self._size
+        part = _Part(self._descriptor, cut.end - cut.length, cut.end)
+        try:
+            if max(cut.length, left) <= _CHUNK:
+                batches = iter([self._decoded(part.read(_CHUNK), left, cut)])
+            else:
+                _require_hash(part, cut, self._path)
+                reader = zstandard.ZstdDecompressor().stream_reader(cast("BinaryIO", part.again()))
+                batches = iter(lambda: reader.read(max(1, _CHUNK // self._size) * self._size), b"")
+            for batch in batches:
+                left -= len(batch)
+                if left < 0 or not batch or len(batch) % self._size:
+                    break
+                yield batch
+        except zstandard.ZstdError as error:
+            raise VerificationError(f"{_name(cut)} of {self._path}: {error}", suggestion=_SUGGESTION) from error
+        if left:
+            raise VerificationError(f"{_name(cut)} of {self._path} has not {cut.frames} frames", suggestion=_SUGGESTION)
+
+    def _decoded(self, data: bytes, most: int, cut: Cut) -> bytes:
+        """A small flush at once; nothing if it says that it is larger than it may be: room would be made for that."""
+        if hashlib.sha256(data).digest() != cut.sha256:
+            raise _damaged(cut, self._path)
+        if zstandard.frame_content_size(data) > most:
+            return b""
+        return self._small.decompress(data, max_output_size=most)
 
 
 def _require_hash(part: "_Part", cut: Cut, path: Path) -> None:
@@ -162,12 +173,6 @@ def _require_hash(part: "_Part", cut: Cut, path: Path) -> None:
 
 def _damaged(cut: Cut, path: Path) -> VerificationError:
     return VerificationError(f"{_name(cut)} of {path} is damaged", suggestion=_SUGGESTION)
-
-
-def _forget(path: Path) -> None:
-    """Let the page cache go: what it holds proves nothing about the disk."""
-    with _opened(path) as descriptor:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _name(cut: Cut) -> str:
