@@ -6,6 +6,7 @@ An error says what was tried, what is wrong, and what to do next (`suggestion`).
 import errno
 import os
 from enum import IntEnum, unique
+from pathlib import Path
 
 
 @unique
@@ -102,14 +103,30 @@ def explained(error: OSError) -> PortfolioOpsError:
     where = f": {error.filename}" if error.filename else ""
     text = f"{os.strerror(error.errno) if error.errno else error}{where}"
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return NotPermittedError(
-            text, suggestion="run as the site's owner; inside a unit, check ReadWritePaths= of its drop-in"
-        )
+        return NotPermittedError(text, suggestion=_cure_of_denial(error.filename))
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return PortfolioOpsError(
             text, suggestion="free some space; nothing was published or pruned, and the next run starts afresh"
         )
     return PortfolioOpsError(text, suggestion="see the kernel log (journalctl -k) for faults of the disk")
+
+
+def _cure_of_denial(path: object) -> str:
+    """What gives access: from the path up, it is looked for to whom belongs what denies it."""
+    if isinstance(path, str | bytes | os.PathLike):
+        denied = Path(os.fsdecode(path))
+        for each in (denied, *denied.parents):
+            try:
+                owner = each.lstat().st_uid
+            except OSError:
+                continue
+            if owner == os.geteuid():
+                break
+            return (
+                f"{each} belongs to uid {owner}, and this runs as uid {os.geteuid()}: run as its owner; or, if it"
+                " should be the site's, `portfolio-ops doctor` names the command that makes it so"
+            )
+    return "run as the site's owner; inside a unit, check ReadWritePaths= of its drop-in"
 
 
 def foreseen(error: Exception) -> PortfolioOpsError | None:

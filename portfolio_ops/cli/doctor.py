@@ -42,6 +42,7 @@ def command(context: Context, *, sandboxed: bool) -> ExitCode:
 
 def _all(site: Site) -> list[Finding]:
     found = [ok("configuration", f"{site.file} is in order"), *data.look(site)]
-    if not Path(site.root).is_dir():
+    # Without the site's data or its backups, what else there is cannot be looked at.
+    if not Path(site.root).is_dir() or any(each.subject == "backups" and each.level is Level.FAULT for each in found):
         return found
     return [*found, *engines.look(site), *machine.look(site)]

@@ -75,13 +75,48 @@ def _backups(site: Site) -> Finding:
     folder = site.backups
     if not folder.is_dir():
         return advice("backups", f"{folder} does not exist yet", "the first backup makes it")
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+    if not _may(folder, os.R_OK | os.W_OK | os.X_OK):
         return fault(
-            "backups", f"{folder} may not be written by uid {os.geteuid()}", _command("chown", os.geteuid(), folder)
+            "backups",
+            f"{folder} may not be written by uid {os.geteuid()}",
+            _command("chown", "-R", f"{os.geteuid()}:{os.getegid()}", folder),
+        )
+    if denied := _denied(folder, site.state):
+        return fault(
+            "backups",
+            f"{len(denied)} of what lies in {folder} may not be used by uid {os.geteuid()}, {denied[0]} first",
+            _command("chown", "-R", f"{os.geteuid()}:{os.getegid()}", folder),
         )
     if folder.stat().st_mode & _OTHERS:
         return advice("backups", f"everybody on this host may look into {folder}", _command("chmod", "o=", folder))
     return ok("backups", f"{folder} is the owner's alone")
+
+
+def _denied(folder: Path, state: Path) -> list[Path]:
+    """What a job could not use: folders that it may not write, artifacts that it may not read, state that it may not.
+
+    So it is where somebody copied backups as root.
+    """
+    denied = []
+    for parent, folders, files in os.walk(folder):
+        written = os.W_OK if Path(parent).is_relative_to(state) else 0
+        for names, needs in ((folders, os.R_OK | os.W_OK | os.X_OK), (files, os.R_OK | written)):
+            denied += [path for path in (Path(parent, name) for name in names) if _is_denied(path, needs)]
+    return denied
+
+
+def _is_denied(path: Path, needs: int) -> bool:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:  # gone meanwhile
+        return False
+    except OSError:
+        return True
+    return not stat.S_ISLNK(mode) and not _may(path, needs)
+
+
+def _may(path: Path, needs: int) -> bool:
+    return os.access(path, needs, effective_ids=True)
 
 
 def _database(site: Site) -> Iterator[Finding]:
@@ -251,9 +286,9 @@ def _filesystem(path: Path) -> str:
 
 
 def _can_share_blocks(site: Site) -> bool:
-    if not site.state.is_dir():
-        return False
     try:
+        if not site.state.is_dir():
+            return False
         with (
             tempfile.TemporaryFile(prefix=TEMPORARY_PREFIX, dir=site.state) as one,
             tempfile.TemporaryFile(prefix=TEMPORARY_PREFIX, dir=site.state) as two,
@@ -261,6 +296,6 @@ def _can_share_blocks(site: Site) -> bool:
             one.write(bytes(4096))
             one.flush()
             fcntl.ioctl(two.fileno(), _FICLONE, one.fileno())
+            return True
     except OSError:
         return False
-    return True

@@ -36,17 +36,29 @@ _ENDS_AT_ONCE = 3
 """How many timelines in a row may end within a minute, before that is a fault that lasts."""
 
 
+class StateReplacedError(PortfolioOpsError):
+    """The lock that keeps a second archive out is no longer where that one would look for it."""
+
+    code = "STATE_REPLACED"
+
+
 def archive(site: Site, *, once: bool, wait: timedelta) -> None:
     """Follow the database until SIGTERM or SIGINT; or, if `once`, archive what is committed now.
 
     Raises:
         BusyError: Another one runs for longer than `wait`.
+        StateReplacedError: Another could begin.
         PortfolioOpsError: If `once`: it failed. Otherwise it is told, and tried again.
     """
-    log, orders = Log(site=site.name, job="archive"), Orders(give_way=lambda: is_held(site.state, EXCHANGE))
-    with held(site.state, ARCHIVING, wait=wait, on_wait=lambda _: None), Watch() as watch, _stopping(orders, watch):
+    log, orders = Log(site=site.name, job="archive"), Orders()
+    with (
+        held(site.state, ARCHIVING, wait=wait, on_wait=lambda _: None) as alone,
+        Watch() as watch,
+        _stopping(orders, watch),
+    ):
+        orders.give_way = lambda: _must_give_way(site, alone)
         notify("READY=1")
-        failures, ends, ended = 0, 0, ""
+        failures, failed, ends, ended = 0, "", 0, ""
         while not orders.stop:
             began = time.monotonic()
             try:
@@ -65,14 +77,32 @@ def archive(site: Site, *, once: bool, wait: timedelta) -> None:
                     raise
                 if ends:
                     _rest(watch, orders, _PAUSES[max(0, min(ends - _ENDS_AT_ONCE, len(_PAUSES) - 1))])
+            except StateReplacedError:
+                raise
             except (PortfolioOpsError, OSError, apsw.Error) as error:
+                failure = _ours(error, site)
                 if once:
-                    raise _ours(error, site) from error
-                failures = 0 if time.monotonic() - began > _PAUSES[-1] else failures
-                _tell(site, log, _ours(error, site), failures)
+                    raise failure from error
+                if failure.code != failed or time.monotonic() - began > _PAUSES[-1]:
+                    failures, failed = 0, failure.code
+                _tell(site, log, failure, failures)
                 missing = Path(os.path.realpath(site.database)) if isinstance(error, NotFoundError) else None
                 _rest(watch, orders, _PAUSES[min(failures, len(_PAUSES) - 1)], missing)
                 failures += 1
+
+
+def _must_give_way(site: Site, alone: Callable[[], bool]) -> bool:
+    """Whether a restore waits to exchange the database.
+
+    Raises:
+        StateReplacedError: Nothing keeps others out any more.
+    """
+    if not alone():
+        raise StateReplacedError(
+            f"{site.state} was replaced while the archive ran",
+            suggestion="systemd starts it again; by hand: portfolio-ops archive run. Copy backups before you deploy",
+        )
+    return is_held(site.state, EXCHANGE)
 
 
 def make_base(site: Site, *, wait: timedelta) -> Outcome:

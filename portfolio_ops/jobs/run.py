@@ -141,11 +141,12 @@ def _recorded(task: Task, work: Callable[[Task], list[Artifact]]) -> list[Artifa
     died = runs.begin(task.site.state, task.job.name)
     if died is not None:
         task.log.event(messages.RUN_DIED, f"The run of {task.job.name} that began {died.started} ended without a word")
-    remove_temporaries(task.folder)
     try:
+        remove_temporaries(task.folder)
         made = work(task)
     except BaseException as error:
-        _remember(task, succeeded=False, message=str(error) or type(error).__name__)
+        known = foreseen(error) if isinstance(error, Exception) else None
+        _remember(task, succeeded=False, message=str(known or error) or type(error).__name__)
         raise
     _remember(task, succeeded=True, message=", ".join(artifact.path.name for artifact in made) or "nothing to do")
     return made

@@ -26,8 +26,11 @@ _POLL = 0.2
 
 
 @contextlib.contextmanager
-def held(state: Path, name: str, *, wait: timedelta, on_wait: Callable[[str], object]) -> Iterator[None]:
+def held(state: Path, name: str, *, wait: timedelta, on_wait: Callable[[str], object]) -> Iterator[Callable[[], bool]]:
     """Hold the lock `name` of a site while the block runs.
+
+    Gives what tells, for a run that takes days, whether it still keeps others out: who copies an old folder of backups
+    over this one puts another file in the place of the one that is locked.
 
     Args:
         state: The site's state folder; made if missing.
@@ -52,9 +55,17 @@ def held(state: Path, name: str, *, wait: timedelta, on_wait: Callable[[str], ob
         note = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(note).encode(), 0)
-        yield
+        yield lambda: _is_at(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is what stands at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except OSError:
+        return False
 
 
 def is_held(state: Path, name: str) -> bool:

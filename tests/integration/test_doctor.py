@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from portfolio_ops.doctor.finding import Finding, Level
 from portfolio_ops.host.timers import ServiceState
 from portfolio_ops.store.artifact import Kind
 from tests.integration.test_jobs import planted
+from tests.require import require_root
 
 TOOL = Path(sys.executable).with_name("portfolio-ops")
 
@@ -175,6 +177,41 @@ def test_what_is_planted_is_found(site: Site, name: str) -> None:
     found = examined(site, code)
     assert words in "\n".join(each["text"] for each in found)
     assert len({each["level"] for each in found if each["subject"] == "side files"}) <= 1
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("", "may not be written by uid 4242"),
+        ("/daily", "1 of what lies in"),
+        ("/daily/*", "1 of what lies in"),
+        ("/.portfolio-ops/*.lock", "of what lies in"),
+    ],
+)
+def test_backups_that_root_has_copied_are_found(site: Site, part: str, words: str) -> None:
+    require_root("backups of another user")
+    backed_up(site)
+    for path in [site.root, *site.root.rglob("*")]:
+        os.chown(path, 4242, 4243)
+    for parent in site.root.parents:
+        if parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp/"):  # noqa: S108
+            parent.chmod(0o755)
+    examined(site, 0)
+    for path in site.root.glob(f"backups{part}"):
+        os.chown(path, 0, 0)
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    [found] = [each for each in examined(site, 10) if each["subject"] == "backups"]
+    assert words in found["text"]
+    assert found["cure"] == f"chown -R 4242:4243 {site.backups}"
+    backup: list[str | Path] = [TOOL, "--config", site.file, "backup", "daily"]
+    done = subprocess.run(backup, capture_output=True, text=True, check=False)
+    assert done.returncode in {0, 3}  # for this, it need not read old backups
+    assert done.returncode == 0 or "belongs to uid 0, and this runs as uid 4242" in done.stderr
+    subprocess.run(shlex.split(found["cure"]), check=True)
+    if part == "/daily":
+        assert "backup-daily: the last run failed: Permission denied" in str(examined(site, 10))
+    subprocess.run(backup, check=True, capture_output=True)
+    examined(site, 0)
 
 
 @pytest.mark.parametrize("plant", [stray_wal, stray_wal_of_another, wal_of_nothing, hot_journal])

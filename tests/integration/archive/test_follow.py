@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from portfolio_ops import config
+from portfolio_ops.errors import ExitCode
 from portfolio_ops.store import timeline
 from tests.integration.archive.oracle import TOOL, State, Yard, require_in_order, state_of
 
@@ -177,6 +179,45 @@ def test_a_database_that_comes_late_is_followed_at_once(yard: Yard) -> None:
     away.rename(yard.database)
     yard.until(lambda: len(timeline.ids(yard.site.backups)) == 2, "a timeline begins", 4)
     yard.end_archive()
+
+
+def test_what_fails_in_another_way_is_told_and_tried_again_at_once(yard: Yard) -> None:
+    """As a database that is just being made: its file is there, and it is none yet."""
+    yard.start_archive()
+    yard.wait_for_base()
+    away = yard.database.with_name("away")
+    yard.database.rename(away)
+    yard.until(lambda: yard.said().count("does not exist") >= 4, "its pauses grow to ten seconds")
+    yard.database.touch()
+    yard.until(lambda: "is empty" in yard.said(), "it says so", 4)
+    away.rename(yard.database)
+    yard.until(lambda: len(timeline.ids(yard.site.backups)) == 2, "a timeline begins", 4)
+    yard.end_archive()
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_once_another_could_begin_it_ends(yard: Yard, how: str) -> None:
+    """An old folder of backups is copied over the one in use, the locks with it."""
+    yard.start_archive()
+    yard.wait_for_base()
+    yard.write(0)
+    lock = yard.site.state / "archive.lock"
+    if how == "replaced":
+        copy = lock.with_name("copy")
+        copy.write_bytes(lock.read_bytes())
+        copy.rename(lock)
+    else:
+        shutil.rmtree(yard.site.state)
+    assert yard.archive is not None
+    assert yard.archive.wait(10) == ExitCode.FAILED
+    assert "was replaced while the archive ran" in yard.said()
+    yard.start_archive()
+    yard.until(lambda: len(yard.bases()) == 2, "another timeline has its base")
+    yard.stop_writing(0)
+    time.sleep(1.5)
+    yard.end_archive()
+    found = check_every_point(yard)
+    assert newest_restored(yard, found) == last_state(yard)
 
 
 def test_nothing_is_written_into_the_database(yard: Yard) -> None:
