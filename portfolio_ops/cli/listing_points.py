@@ -1,6 +1,7 @@
 """`portfolio-ops list points`: which moments can be restored."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import click
 
@@ -59,7 +60,9 @@ def _show(found: Sequence[Window], missing: Sequence[Hole], events: Sequence[Art
     for window in found:
         print(f"from {describe_moment(window.first)}")
         print(f"  to {describe_moment(window.last)}")
-        print(f"     {window.points:,} points, {window.resolution} s apart at least; timeline {window.timeline}")
+        points = f"{window.points:,} point{'' if window.points == 1 else 's'}"
+        within = present.span(timedelta(seconds=window.resolution))
+        print(f"     {points}, any change in one within {within}; timeline {window.timeline}")
         if window.ends:
             print(f"     ends there: {present.printable(window.ends)}")
     if found:

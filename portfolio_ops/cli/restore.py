@@ -22,6 +22,7 @@ from portfolio_ops.host.files import require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import restore
 from portfolio_ops.jobs.exchange import Restored
+from portfolio_ops.moment import exact
 from portfolio_ops.restore.plan import (
     Plan,
     choose,
@@ -94,13 +95,13 @@ def database(
         raise UsageError("say where to: --to PATH, or --in-place", suggestion="portfolio-ops restore database --help")
     if target is not None:
         site = context.site()
-        artifact, moment = chosen(site, reference, at, before)
-        plan = replace(plan_beside(site, artifact, target), moment=moment)
+        artifact, moment, later = chosen(site, reference, at, before)
+        plan = replace(plan_beside(site, artifact, target), moment=moment, later=later)
         return _beside(context, site, plan, force, dry_run=dry_run)
     site = context.site_as_root()
     finished = _finish_interrupted(context, site, wait, dry_run=dry_run)
-    artifact, moment = chosen(site, reference, at, before)
-    plan = replace(plan_in_place(site, artifact), moment=moment)
+    artifact, moment, later = chosen(site, reference, at, before)
+    plan = replace(plan_in_place(site, artifact), moment=moment, later=later)
     _show(context, _plan_lines(site, plan))  # also where it is refused: the plan says what that is about
     require_at_home(plan.artifact.path.name, plan.foreign, force)
     require_a_way_to_stop(site, plan.target, plan.holders, running=plan.running)
@@ -196,6 +197,8 @@ def _plan_lines(site: Site, plan: Plan) -> list[str]:
             ("taken", f"{present.local(artifact.taken)}, {present.ago(artifact.taken, now)}"),
             ("holds", f"{present.size(content)}, {sum(rows.values()):,} rows of {len(rows)} tables"),
         ]
+        if plan.later is not None:
+            lines += [("later", f"moments up to {present.local(plan.later)} can be restored: --at {exact(plan.later)}")]
     else:
         lines = moment_lines(plan.moment)
     lines += [("over" if plan.in_place else "to", f"{plan.target}  ({present.size(plan.free)} free there)")]
@@ -282,6 +285,7 @@ def _plan_data(plan: Plan | None) -> dict[str, Any] | None:
     return {
         "artifact": present.artifact_data(plan.artifact),
         "moment": moment_data(plan.moment),
+        "later": None if plan.later is None else exact(plan.later),
         "target": str(plan.target),
         "in_place": plan.in_place,
         "holders": [{"pid": holder.pid, "name": holder.name} for holder in plan.holders],

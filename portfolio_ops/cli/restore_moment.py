@@ -8,15 +8,17 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import UsageError
 from portfolio_ops.moment import describe_moment, exact
 from portfolio_ops.restore.plan import choose, choose_event, just_before
-from portfolio_ops.restore.points import MomentPlan, plan_moment
+from portfolio_ops.restore.points import MomentPlan, plan_moment, windows
 from portfolio_ops.store.artifact import Artifact
 from portfolio_ops.store.catalogue import LATEST
 
 
 def chosen(
     site: Site, reference: str | None, at: datetime | None, before: str | None
-) -> tuple[Artifact, MomentPlan | None]:
+) -> tuple[Artifact, MomentPlan | None, datetime | None]:
     """The artifact that a person names; or the moment, and its base.
+
+    Of the latest backup also the last moment that could be restored instead, where there is a later one.
 
     Raises:
         UsageError: More than one of them was given.
@@ -31,10 +33,13 @@ def chosen(
         )
     if before is not None:
         at = just_before(choose_event(site, before))
-    if at is None:
-        return choose(site, reference or LATEST), None
-    moment = plan_moment(site, at)
-    return moment.base, moment
+    if at is not None:
+        moment = plan_moment(site, at)
+        return moment.base, moment, None
+    artifact = choose(site, reference or LATEST)
+    last = max((window.last for window in windows(site)), default=artifact.taken)
+    later = last if reference in {None, LATEST} and last > artifact.taken else None
+    return artifact, None, later
 
 
 def lines(moment: MomentPlan) -> list[tuple[str, str]]:

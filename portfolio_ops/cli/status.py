@@ -144,7 +144,8 @@ def _drilled(found: Health, now: datetime) -> str:
 def _described(window: _Window | None) -> str:
     if window is None:
         return "no moment can be restored yet, but for whole backups"
-    gaps = f", but for {window.holes} holes: portfolio-ops list points" if window.holes else ""
+    holes = "1 hole" if window.holes == 1 else f"{window.holes} holes"
+    gaps = f", but for {holes}: portfolio-ops list points" if window.holes else ""
     return f"any moment from {present.local(window.first)} to {present.local(window.last)}{gaps}"
 
 

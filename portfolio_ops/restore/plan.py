@@ -39,6 +39,7 @@ class Plan:
         foreign: Why the artifact may not belong here, in words; empty if it looks at home.
         free: Bytes free where it goes.
         moment: What is restored, if the artifact is only its base.
+        later: The last moment that could be restored instead, if there is one after a whole backup.
     """
 
     artifact: Artifact
@@ -50,6 +51,7 @@ class Plan:
     foreign: tuple[str, ...]
     free: int
     moment: MomentPlan | None = None
+    later: datetime | None = None
 
 
 def choose(site: Site, reference: str) -> Artifact:

@@ -135,3 +135,21 @@ def test_the_plan_says_what_was_understood_and_found(site: Site, operator: Opera
     assert base.name in lines[2]
     assert lines[3] == "replays  1 increment"
     assert not (tmp_path / "x").exists()
+
+
+def test_the_latest_backup_is_not_the_last_state_and_the_plan_says_so(
+    site: Site, operator: Operator, tmp_path: Path
+) -> None:
+    with archiving(site) as archiver:
+        archiver.base()
+    assert "later " not in operator.call("restore", "database", "--to", str(tmp_path / "x"), "--dry-run")[0]
+    with archiving(site) as archiver:
+        base = archiver.base()
+        cut = archiver.change(NOTE)
+    for words in ((), ("latest",)):
+        out, _ = operator.call("restore", "database", *words, "--to", str(tmp_path / "x"), "--dry-run")
+        [line] = [line for line in out.splitlines() if line.startswith("later ")]
+        assert operator.restored(*line.split()[-2:])[0] == archiver.seen[-1][1]
+        assert operator.restored(*words)[1]["later"] == exact(cut.seen)
+    assert operator.restored(base.name)[1]["later"] is None  # it was chosen on purpose
+    assert operator.restored(*at(cut.seen))[1]["later"] is None
