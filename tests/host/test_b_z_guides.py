@@ -12,10 +12,15 @@ from tests.host.selection import OURS_ALONE
 GUIDES = Path(__file__).parents[2] / "docs/how-to"
 
 
+def blocks(name: str) -> list[str]:
+    """The commands of a guide, block by block, each as a script."""
+    found = re.findall(r"^```sh\n(.*?)^```$", (GUIDES / name).read_text(), re.MULTILINE | re.DOTALL)
+    assert found
+    return ["set -eux\n" + each.replace("/mnt/lupoportfolio/portfolio-prod", str(ROOT)) for each in found]
+
+
 def script(name: str) -> str:
-    blocks = re.findall(r"^```sh\n(.*?)^```$", (GUIDES / name).read_text(), re.MULTILINE | re.DOTALL)
-    assert blocks
-    return "set -eux\n" + "".join(blocks).replace("/mnt/lupoportfolio/portfolio-prod", str(ROOT))
+    return "".join(blocks(name))
 
 
 @pytest.mark.parametrize("name", ["operate.md", "container.md", "restore.md"])

@@ -1,0 +1,45 @@
+"""The host is lost, and a copy of its backups is not: the guide brings back every row that was archived."""
+
+import re
+
+from tests.host.hosts import ROOT, Host
+from tests.host.selection import OURS_ALONE
+from tests.host.test_b_z_guides import blocks
+
+
+def content(host: Host) -> str:
+    """Of the whole database, as text."""
+    return host.run("sqlite3", f"{ROOT}/data/portfolio.sqlite", ".dump", timeout=120)
+
+
+@OURS_ALONE
+def test_a_site_comes_back_on_a_new_host(deployed: Host) -> None:
+    before, look, bring_back, after = blocks("new-host.md")
+    deployed.stop_site()
+    deployed.until(lambda: deployed.tool("status")["archive"]["lag_bytes"] == 0, "all of it is archived")
+    last = deployed.tool("list", "points")["windows"][-1]["last"]
+    lost = content(deployed)
+    # Copied as somebody else, while the archive runs.
+    deployed.run("cp", "-r", "--no-preserve=all", f"{ROOT}/backups", "/srv/offsite")
+    removed = deployed.droplet.play("remove.yml", {})
+    assert removed.returncode == 0, removed.stdout[-3000:]
+    deployed.run("rm", "-rf", str(ROOT), "/etc/portfolio-ops")
+
+    deployed.run("bash", "-s", text=before)
+    deployed.deploy()
+    deployed.run("bash", "-s", text=look)
+    plan = deployed.run("portfolio-ops", "--site", "shop", "restore", "database", "latest", "--in-place", "--dry-run")
+    [later] = re.findall(r"^later .* --at (\S+)$", plan, re.MULTILINE)
+    assert later == last
+    deployed.run("bash", "-s", text=re.sub(r"--at \S+", f"--at {later}", bring_back))
+    assert content(deployed) == lost
+    assert deployed.run("stat", "-c", "%u:%g %a", f"{ROOT}/data/portfolio.sqlite").strip() == "1001:1001 640"
+
+    deployed.start_site()
+    deployed.until(lambda: len(deployed.tool("list", "points")["windows"]) > 1, "a new timeline begins")
+    deployed.until(lambda: deployed.tool("list", "wal")["artifacts"][-1]["taken"] > last, "it has its base")
+    deployed.run("bash", "-s", text=after, timeout=200)
+    assert deployed.tool("status")["drill"]["verdict"] == "passed"
+    assert [each["start"] for each in deployed.tool("list", "points")["holes"]][-1] == last
+    assert deployed.site()["errors"] == []
+    deployed.run("rm", "-r", "/srv/offsite")
