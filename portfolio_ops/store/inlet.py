@@ -30,6 +30,9 @@ _AT_ONCE = 10_000
 _NAME_BYTES = 200
 _WRITTEN_WITHIN = 3600.0
 _UNFINISHED = re.compile(r"\.request-[0-9a-f]{32}")
+_NOT_ITS_FAULT = {errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Why a file cannot be read that may be a request all the same: it is gone, or the host cannot read it now."""
+
 _HIDDEN = "."  # files that are still being written, by the usual convention; systemd does not count them either
 
 
@@ -85,7 +88,7 @@ def drain(root: Path, take: Callable[[Request], None]) -> list[Refused]:
 
     Raises:
         NotFoundError: There is no such folder.
-        OSError: A file can neither be taken nor put aside.
+        OSError: A file can neither be taken nor put aside; or the host cannot read it now, and it waits.
     """
     refused: list[Refused] = []
     with _folder(root, TRIGGERS) as folder:
@@ -160,9 +163,9 @@ def _read(folder: int, name: str) -> Request:
     """The request that a file is."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        if error.errno in _NOT_ITS_FAULT:
+            raise
         raise _NoRequestError(f"it is no regular file that can be read ({error.strerror})") from error
     try:
         status = os.fstat(descriptor)
@@ -172,6 +175,8 @@ def _read(folder: int, name: str) -> Request:
             raise _NoRequestError(f"it has {status.st_size:,} bytes, at most {_BYTES_MOST:,} are read")
         content = os.pread(descriptor, _BYTES_MOST, 0)
     except OSError as error:
+        if error.errno in _NOT_ITS_FAULT:
+            raise
         raise _NoRequestError(f"it cannot be read ({error.strerror})") from error
     finally:
         os.close(descriptor)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from portfolio_ops.errors import ExitCode
 from portfolio_ops.jobs.archive import archive
 from portfolio_ops.jobs.daily import backup_daily
 from portfolio_ops.jobs.social import backup_social
@@ -98,8 +99,23 @@ def test_killed_at_whatever_it_changes_nothing_is_lost(name: str, tmp_path: Path
         case = f"{name}: killed at {step}"
         yard.lay_out()
         result = yard.run(f"{step.call}:signal=SIGKILL:when={step.number}")
-        assert result.code in {-signal.SIGKILL, 128 + signal.SIGKILL, 0}, case
+        if result.code not in {-signal.SIGKILL, 128 + signal.SIGKILL, 0}:
+            require_spoken(result, case)  # one of its processes was killed, and it says so
         require_held(yard, name, before, case)
+
+
+@pytest.mark.parametrize("error", ["EIO", "EMFILE"])
+def test_a_request_that_the_host_cannot_read_now_waits(error: str, tmp_path: Path) -> None:
+    yard = Yard(tmp_path, *CASES["requested"])
+    [step] = [step for step in yard.steps() if step.call == "openat" and '"winter"' in step.line]
+    yard.lay_out()
+    result = yard.run(f"openat:error={error}:when={step.number}")
+    assert yard.was_hit(result)
+    require_spoken(result, error)
+    assert result.code == ExitCode.FAILED
+    assert (yard.site.root / "run/triggers/winter").exists()
+    assert yard.run(traced=False).code == 0
+    assert len(list(yard.site.backups.rglob("gallery-added-winter-*"))) == 1
 
 
 def require_held(yard: Yard, name: str, before: State, case: str) -> None:
@@ -116,7 +132,8 @@ def require_held(yard: Yard, name: str, before: State, case: str) -> None:
     _nothing_lost(before, state_of(site), case)
     require_tidy(site, case)
     if pattern := MADE.get(name):
-        assert list(site.backups.rglob(pattern)), case
+        # What may not be read is no request; it is put aside, and told.
+        assert list(site.backups.rglob(pattern)) or list(site.root.glob("run/failed/*-winter.reason")), case
 
 
 def _nothing_lost(before: State, after: State, case: str) -> None:
