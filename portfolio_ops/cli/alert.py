@@ -14,6 +14,8 @@ from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import status_text
 from portfolio_ops.jobs.alert import FAILED, STARTED, SUCCEEDED, tell
 
+_NAMESPACE = "226"  # of systemd itself (systemd.exec(5)): it could not lay out what the unit may see
+
 
 @click.command("alert")
 @click.argument("unit")
@@ -34,6 +36,8 @@ def command(context: Context, unit: str, *, event: str | None) -> ExitCode:
     said = "" if event == STARTED else status_text(unit)
     if event == FAILED:
         status = os.environ.get("MONITOR_EXIT_STATUS", "unknown")
+        if status == _NAMESPACE:
+            said = "a folder that the unit needs is missing: portfolio-ops doctor"
         said = said or f"{result}, exit status {status}"
         log.event(
             messages.ALERT,

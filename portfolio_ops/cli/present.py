@@ -7,6 +7,8 @@ from typing import Any
 from portfolio_ops.moment import utc
 from portfolio_ops.store.artifact import Artifact
 
+_NOW = timedelta(seconds=1)
+
 
 def size(count: int) -> str:
     """Bytes in binary units: `9.5 MiB`."""
@@ -30,8 +32,8 @@ def span(delta: timedelta) -> str:
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """How long ago a moment is, or how far ahead."""
-    return f"in {span(moment - now)}" if moment > now else f"{span(now - moment)} ago"
+    """How long ago a moment is, or how far ahead; one that came while we looked is now."""
+    return f"in {span(moment - now)}" if moment - now >= _NOW else f"{span(max(now - moment, timedelta()))} ago"
 
 
 def local(moment: datetime) -> str:

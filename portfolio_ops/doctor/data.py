@@ -74,7 +74,9 @@ def _unescaped(word: bytes) -> str:
 def _backups(site: Site) -> Finding:
     folder = site.backups
     if not folder.is_dir():
-        return advice("backups", f"{folder} does not exist yet", "the first backup makes it")
+        return advice(
+            "backups", f"{folder} does not exist", "the first backup by hand makes it; where units run, deploy again"
+        )
     if not _may(folder, os.R_OK | os.W_OK | os.X_OK):
         return fault(
             "backups",

@@ -1,5 +1,6 @@
 """How every job of a site is doing: what `status` shows and the hourly check judges."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -93,6 +94,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
     found = catalogue.scan(site.backups, site.name)
     timers = timer_states(site.name) or {}
     place = site.backups if site.backups.is_dir() else site.root
+    archive = archive_health.assess(site, now)
     return Health(
         (
             *(_job_health(site, job, found, timers.get(job.name), now) for job in JOBS if _is_shown(job, found)),
@@ -100,11 +102,12 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
         ),
         found.problems,
         last_report(site),
-        archive_health.assess(site, now),
+        archive,
         (
+            *_no_backups(site, timers),
             *_unfinished_restore(site),
             *_bad_artifacts(site),
-            *_unheard(site),
+            *_resting(site, archive),
             *(sick_backend(site) if ask_backend else ()),
         ),
         free_bytes(place),
@@ -175,13 +178,22 @@ def _bad_artifacts(site: Site) -> list[str]:
     return [f"{len(files)} bad artifacts lie in {files[0].parent}: look at them, then delete them"]
 
 
-def _unheard(site: Site) -> list[str]:
-    """Whether somebody listens to who asks for backups, where that was turned on."""
-    states = service_states(f"portfolio-gallery@{site.name}.path", f"portfolio-api@{site.name}.socket")
+def _no_backups(site: Site, timers: Mapping[str, TimerState]) -> list[str]:
+    """Whether the folder of backups is there, where units are: without it systemd starts none of them."""
+    if not timers or site.backups.is_dir():
+        return []
+    return [f"there is no folder {site.backups}, and no unit starts without it: deploy again, if it was removed"]
+
+
+def _resting(site: Site, archive: ArchiveHealth | None) -> list[str]:
+    """The units that were turned on and do not run: for who asks for backups; an archive that has nothing."""
+    units = [f"portfolio-gallery@{site.name}.path", f"portfolio-api@{site.name}.socket"]
+    if archive is None:
+        units.append(f"portfolio-archive@{site.name}.service")
     return [
         f"{unit} does not run ({state.active}): systemctl reset-failed {unit}; systemctl start {unit}"
-        for unit, state in states.items()
-        if state.enabled and state.active != "active"
+        for unit, state in service_states(*units).items()
+        if state.enabled and state.active not in {"active", "activating"}
     ]
 
 

@@ -1,9 +1,9 @@
-"""The host is lost, and a copy of its backups is not: the guide brings back every row that was archived."""
+"""The worst: all backups are removed; the host is lost, and a copy of its backups is not."""
 
 import re
 
 from tests.host.hosts import ROOT, Host
-from tests.host.selection import OURS_ALONE
+from tests.host.selection import ANSIBLE_ALONE, OURS_ALONE
 from tests.host.test_b_z_guides import blocks
 
 
@@ -43,3 +43,27 @@ def test_a_site_comes_back_on_a_new_host(deployed: Host) -> None:
     assert [each["start"] for each in deployed.tool("list", "points")["holes"]][-1] == last
     assert deployed.site()["errors"] == []
     deployed.run("rm", "-r", "/srv/offsite")
+
+
+@ANSIBLE_ALONE
+def test_backups_that_were_removed_are_missed_and_a_deployment_mends_it(deployed: Host) -> None:
+    unit = "portfolio-archive@shop.service"
+    deployed.run("mv", f"{ROOT}/backups", f"{ROOT}/lost")
+    deployed.until(lambda: deployed.show(unit, "ActiveState") != "active", "the archive ends")
+    deployed.until(
+        lambda: (
+            deployed.try_run("systemctl", "start", unit).returncode != 0
+            and deployed.show(unit, "ActiveState") == "failed"
+        ),
+        "it is given up",
+    )
+    findings = deployed.tool("status")["findings"]
+    assert f"there is no folder {ROOT}/backups, and no unit starts without it" in str(findings)
+    assert f"{unit} does not run (failed)" in str(findings)
+    deployed.try_run("systemctl", "start", "portfolio-check@shop.service")
+    deployed.until(lambda: "a folder that the unit needs is missing" in str(deployed.told()), "it is told")
+    deployed.deploy()
+    assert deployed.show(unit, "ActiveState") == "active"
+    deployed.until(lambda: bool(deployed.tool("list", "points")["windows"]), "there are moments to restore")
+    assert not [each for each in deployed.tool("status")["findings"] if "archive" in each or "folder" in each]
+    deployed.run("rm", "-r", f"{ROOT}/lost")
