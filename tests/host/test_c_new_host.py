@@ -1,6 +1,7 @@
 """The worst: all backups are removed; the host is lost, and a copy of its backups is not."""
 
 import re
+import time
 
 from tests.host.hosts import ROOT, Host
 from tests.host.selection import ANSIBLE_ALONE, OURS_ALONE
@@ -12,10 +13,24 @@ def content(host: Host) -> str:
     return host.run("sqlite3", f"{ROOT}/data/portfolio.sqlite", ".dump", timeout=120)
 
 
+def plan(host: Host) -> str:
+    """What a restore of the latest backup would do."""
+    return host.run("portfolio-ops", "--site", "shop", "restore", "database", "latest", "--in-place", "--dry-run")
+
+
+def last_words(host: Host) -> bool:
+    """Commit something; whether that is archived, and in no backup: the stop of the site may have asked for one."""
+    owner = ("setpriv", "--reuid=1001", "--regid=1001", "--clear-groups")
+    host.run(*owner, "sqlite3", f"{ROOT}/data/portfolio.sqlite", "INSERT INTO comments(body) VALUES('the last words')")
+    time.sleep(1.5)
+    return "\nlater " in plan(host)
+
+
 @OURS_ALONE
 def test_a_site_comes_back_on_a_new_host(deployed: Host) -> None:
     before, look, bring_back, after = blocks("new-host.md")
     deployed.stop_site()
+    deployed.until(lambda: last_words(deployed), "a moment behind the latest backup")
     deployed.until(lambda: deployed.tool("status")["archive"]["lag_bytes"] == 0, "all of it is archived")
     last = deployed.tool("list", "points")["windows"][-1]["last"]
     lost = content(deployed)
@@ -28,8 +43,7 @@ def test_a_site_comes_back_on_a_new_host(deployed: Host) -> None:
     deployed.run("bash", "-s", text=before)
     deployed.deploy()
     deployed.run("bash", "-s", text=look)
-    plan = deployed.run("portfolio-ops", "--site", "shop", "restore", "database", "latest", "--in-place", "--dry-run")
-    [later] = re.findall(r"^later .* --at (\S+)$", plan, re.MULTILINE)
+    [later] = re.findall(r"^later .* --at (\S+)$", plan(deployed), re.MULTILINE)
     assert later == last
     deployed.run("bash", "-s", text=re.sub(r"--at \S+", f"--at {later}", bring_back))
     assert content(deployed) == lost
