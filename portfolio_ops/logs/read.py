@@ -138,6 +138,8 @@ class LogReader:
         with live:
             memory = memory_of(live.descriptor, self._site.state, self._log)
             found, state = self._steady(live, memory.load)
+            if state.archived_to > self._position.get(state.stream, 0):
+                yield from self._newly_archived()  # by a rotation since the archives were listed
             cut_at = datetime.fromisoformat(state.cut_at) if state.cut_at else None
             if not self._period.touches(cut_at, None):
                 return

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from portfolio_ops.errors import NotFoundError, UsageError
+from portfolio_ops.logs.live import LiveLog
 from portfolio_ops.logs.read import LogReader, Period, choose, matching_lines
 
 
@@ -69,6 +70,25 @@ def test_a_missing_archive_is_said(yard_on: Callable[..., Any]) -> None:
     data, [warning] = read(yard)
     assert data == b"0\n" * 3000 + b"2\n" * 3000
     assert "6,000 bytes before" in warning
+
+
+@pytest.mark.parametrize("rotated", [0, 1])
+def test_what_is_rotated_between_the_archives_and_the_live_file_is_shown(
+    rotated: int, yard_on: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard = yard_on("ext4")
+    written = b""
+    for number in range(rotated):
+        written += yard.append(b"early %d\n" % number * 1000)
+        yard.rotate()
+    written += yard.append(b"late\n" * 2000)
+
+    def opened(*arguments: Any) -> LiveLog:
+        yard.rotate()
+        return LiveLog(*arguments)
+
+    monkeypatch.setattr("portfolio_ops.logs.read.LiveLog", opened)
+    assert read(yard) == (written, [])
 
 
 def test_reading_while_rotations_go_on_shows_each_byte_once(
