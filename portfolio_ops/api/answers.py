@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse
 from portfolio_ops.config import Site
 from portfolio_ops.jobs import health
 from portfolio_ops.moment import utc
-from portfolio_ops.store import catalogue, retention, timeline, verified
+from portfolio_ops.restore import keeping
+from portfolio_ops.store import catalogue, verified
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.requests import Answer
 
@@ -77,7 +78,7 @@ def backups(site: Site) -> dict[str, Any]:
     """Every artifact, oldest first, and what lies among them and is none."""
     found = catalogue.scan(site.backups, site.name)
     memory = verified.read(site.state)
-    verdicts = retention.decide(found.artifacts, site.retention, datetime.now(UTC), timeline.beginnings(site.backups))
+    verdicts = keeping.verdicts(site, found.artifacts, datetime.now(UTC))
     return {
         "success": True,
         "backups": [

@@ -9,7 +9,8 @@ from portfolio_ops.cli.context import Context
 from portfolio_ops.cli.listing_points import POINTS, list_points
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.moment import utc
-from portfolio_ops.store import catalogue, retention, timeline, verified
+from portfolio_ops.restore import keeping
+from portfolio_ops.store import catalogue, verified
 from portfolio_ops.store.artifact import Artifact, Kind
 
 
@@ -29,7 +30,7 @@ def _list_artifacts(context: Context, kind: str | None) -> ExitCode:
     site, now = context.site(), datetime.now(UTC)
     found = catalogue.scan(site.backups, site.name)
     memory = verified.read(site.state)
-    verdicts = retention.decide(found.artifacts, site.retention, now, timeline.beginnings(site.backups))
+    verdicts = keeping.verdicts(site, found.artifacts, now)
     shown = [verdict for verdict in verdicts if kind in {None, verdict.artifact.metadata.kind.value}]
     folders = {one.folder for one in Kind if kind in {None, one.value}}
     problems = [problem for problem in found.problems if folders & {problem.path.name, problem.path.parent.name}]

@@ -9,7 +9,8 @@ from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.jobs.expire import expired_increments, prune_increments
 from portfolio_ops.jobs.run import JOBS, prune_kind
-from portfolio_ops.store import catalogue, retention, timeline
+from portfolio_ops.restore import keeping
+from portfolio_ops.store import catalogue
 
 
 @click.command("prune")
@@ -23,7 +24,7 @@ def command(context: Context, explain: bool, yes: bool) -> ExitCode:
     """
     site = context.site()
     found = catalogue.scan(site.backups, site.name)
-    verdicts = retention.decide(found.artifacts, site.retention, datetime.now(UTC), timeline.beginnings(site.backups))
+    verdicts = keeping.verdicts(site, found.artifacts, datetime.now(UTC))
     pruned = [artifact for job in JOBS for artifact in prune_kind(site, job, wait=timedelta())] if yes else []
     now = datetime.now(UTC)
     increments = prune_increments(site, wait=timedelta()) if yes else expired_increments(site, now)

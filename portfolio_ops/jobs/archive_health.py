@@ -53,7 +53,7 @@ def assess(site: Site, now: datetime) -> ArchiveHealth | None:
     names = timeline.ids(site.backups)
     if not names:
         return None
-    newest = timeline.newest(site.backups, names[-1])
+    newest = timeline.newest(site.backups, names[-1], site.name)
     last = None if newest is None else newest.cuts[-1]
     seconds, size = (0.0, 0) if last is None else _lag(site.database, last, now)
     running = lock.is_held(site.state, lock.ARCHIVING)

@@ -236,7 +236,7 @@ class _End:
 
 def _end(site: Site, name: str, page_size: int) -> _End | None:
     """The end of a timeline; one in which nothing was seen to be committed ends where it began, as is remembered."""
-    last = timeline.newest(site.backups, name)
+    last = timeline.newest(site.backups, name, site.name)
     if last is not None:
         cut = last.cuts[-1]
         usable = not last.damaged and last.head.page_size == page_size

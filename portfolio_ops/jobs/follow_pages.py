@@ -130,7 +130,7 @@ class PageFollower:
         if not names or names[-1] == ended:
             return None
         history = _history(site, names[-1])
-        last = timeline.newest(site.backups, names[-1])
+        last = timeline.newest(site.backups, names[-1], site.name)
         if last is not None and (last.damaged or last.head.page_size != looker.page_size):
             return None
         hashes = self._known(_ends_of(history, last))
@@ -308,7 +308,7 @@ def _history(site: Site, name: str) -> History:
     """A timeline with its bases."""
     kinds = [kind for kind in Kind if kind.holds_database]
     artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
-    return next(each for each in histories(site.backups, artifacts) if each.timeline.id == name)
+    return next(each for each in histories(site, artifacts) if each.timeline.id == name)
 
 
 def _ends_of(history: History, last: Increment | None) -> set[Position]:

@@ -12,7 +12,8 @@ from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError,
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import remove_temporaries
 from portfolio_ops.host.journal import Log
-from portfolio_ops.store import catalogue, prune, retention, runs, timeline
+from portfolio_ops.restore import keeping
+from portfolio_ops.store import catalogue, prune, retention, runs
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.catalogue import Catalogue
 from portfolio_ops.store.lock import held
@@ -179,7 +180,7 @@ def _pruned(site: Site, kind: Kind, found: Catalogue, log: Log) -> list[Artifact
     for problem in found.problems:
         if problem.path.parent.name == kind.folder:
             log.event(messages.ARTIFACT_PROBLEM, f"Not an artifact: {problem.reason}", file=problem.path.name)
-    verdicts = retention.decide(found.artifacts, site.retention, datetime.now(UTC), timeline.beginnings(site.backups))
+    verdicts = keeping.verdicts(site, found.artifacts, datetime.now(UTC))
     gone = prune.carry_out([verdict for verdict in verdicts if verdict.artifact.metadata.kind is kind])
     for artifact in gone:
         log.event(messages.PRUNED, f"Pruned {artifact.path.name}", artifact=artifact.path.name, bytes=artifact.bytes)

@@ -98,7 +98,7 @@ def _read_back(site: Site) -> list[History]:
     kinds = [kind for kind in Kind if kind.holds_database]
     artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
     found = []
-    for history in histories(site.backups, artifacts):
+    for history in histories(site, artifacts):
         increments = []
         for each in history.timeline.increments:
             whole = verify(each)
@@ -148,12 +148,16 @@ def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs:
 
 
 def _baseless(name: str, first: datetime, end: datetime, *, newest: bool, runs: bool) -> Piece:
-    state = State.LOST if not newest else State.DELAYED if runs else State.PENDING
+    """Moments to which nothing leads: those of a beginning may have no base yet; later ones have lost it."""
+    begins = newest and end - timeline.began(name) <= _BASE_WITHIN
+    state = State.LOST if not begins else State.DELAYED if runs else State.PENDING
     why = {
-        State.LOST: "no base was made of this timeline, and none can be made any more",
+        State.LOST: "no base leads there: it is gone, or none was made",
         State.DELAYED: "the base is due; look again in a minute",
         State.PENDING: "the base is still to be made; start the archive",
     }[state]
+    if newest and state is State.LOST:
+        why += "; begin anew with one: portfolio-ops backup daily, while the archive runs"
     return Piece(name, first, end, state, why)
 
 
@@ -220,7 +224,7 @@ def _moves(site: Site, name: str, last: Cut) -> bool:
     """Whether something more is archived within the normal delay."""
     ends = time.monotonic() + _NORMAL
     while time.monotonic() < ends:
-        newest = timeline.newest(site.backups, name)
+        newest = timeline.newest(site.backups, name, site.name)
         if newest is not None and newest.cuts[-1].seen > last.seen:
             return True
         time.sleep(_PAUSE)

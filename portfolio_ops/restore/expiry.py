@@ -10,20 +10,24 @@ from datetime import datetime, timedelta
 
 from portfolio_ops.restore.history import History
 from portfolio_ops.sqlite.increment import Increment
+from portfolio_ops.store.artifact import CLOCK_SLACK
 
 
 def expired(found: Sequence[History], kept: timedelta, now: datetime) -> list[Increment]:
     """The increments that may be deleted, oldest first.
 
     Args:
-        found: Every timeline, oldest first, with its bases; backups that are about to be pruned are none any more.
+        found: Every timeline, the one that is gone on with last, with its bases; backups that are about to be pruned
+            are none any more.
         kept: How long moments are kept.
         now: With a zone.
     """
+    # The hour's own file may be being written, however short moments are kept.
+    limit = min(now - kept, (now - CLOCK_SLACK).replace(minute=0, second=0, microsecond=0))
     gone: list[Increment] = []
     for number, history in enumerate(found):
         over = number < len(found) - 1
-        gone += _of(history, now - kept, replaced=over and any(later.bases for later in found[number + 1 :]))
+        gone += _of(history, limit, replaced=over and any(later.founding for later in found[number + 1 :]))
     return gone
 
 

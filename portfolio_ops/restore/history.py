@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
+from portfolio_ops.config import Site
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.increment import RAW, Increment, gap
 from portfolio_ops.sqlite.snapshot import Position
@@ -85,6 +86,13 @@ class History:
             for artifact, position in positions
             if position is not None
         )
+
+    @property
+    def founding(self) -> tuple[Base, ...]:
+        """The bases with which its moments begin, oldest first; where none is archived yet, those of its beginning."""
+        if self.increments or not self.bases:
+            return tuple(base for base in self.bases if base.places)
+        return tuple(base for base in self.bases if base.position == self.bases[0].position)
 
     def following(self, increment: Increment) -> list[Increment]:
         """The increments that go on where this one ends."""
@@ -199,17 +207,21 @@ def position_of(artifact: Artifact) -> Position | None:
         return None
 
 
-def histories(backups: Path, artifacts: Sequence[Artifact], state: Path | None = None) -> list[History]:
-    """Every timeline, oldest first. A backup belongs to the one that was the newest when it was taken.
+def histories(site: Site, artifacts: Sequence[Artifact], *, remembered: bool = False) -> list[History]:
+    """Every timeline, in the order of `timeline.ids`. A backup belongs to the one that had begun last when it was made.
 
     Args:
-        state: Where records are remembered; without it, all are read from the disk.
+        remembered: Take records from the site's memory where it has them; else all are read from the disk.
     """
-    found, names = [], timelines.ids(backups)
-    if state is not None:
-        forget_all_but(state, names)
-    for name, after in itertools.zip_longest(names, names[1:]):
-        began, end = timelines.began(name), timelines.began(after) if after else _FOREVER
-        within = [artifact for artifact in artifacts if began <= artifact.taken < end]
-        found.append(History(timelines.read(backups, name, state), within))
+    names = timelines.ids(site.backups)
+    if remembered:
+        forget_all_but(site.state, names)
+    began = sorted(timelines.began(name) for name in names)
+    ends = dict(itertools.zip_longest(began, began[1:], fillvalue=_FOREVER))
+    found = []
+    for name in names:
+        first = timelines.began(name)
+        within = [artifact for artifact in artifacts if first <= artifact.taken < ends[first]]
+        state = site.state if remembered else None
+        found.append(History(timelines.read(site.backups, name, site.name, state), within))
     return found

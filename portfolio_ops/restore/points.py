@@ -94,10 +94,10 @@ class MomentPlan:
 
 
 def read(site: Site) -> list[History]:
-    """Every timeline of a site, oldest first."""
+    """Every timeline of a site, the one that is gone on with last."""
     kinds = [kind for kind in Kind if kind.holds_database]
     artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
-    return histories(site.backups, artifacts, site.state)
+    return histories(site, artifacts, remembered=True)
 
 
 def damages(found: Sequence[History]) -> list[tuple[Path, str]]:
@@ -150,9 +150,10 @@ def plan_moment_in(found: Sequence[Window], site: Site, when: datetime) -> Momen
             f"the archive of {site.name} holds no moment that can be restored",
             suggestion=f"let portfolio-archive@{site.name}.service run; whole backups: portfolio-ops list",
         )
-    last = max(found, key=lambda window: (window.timeline, window.last))
+    now = datetime.now(UTC)
+    last = max(found, key=lambda window: (window.first <= now, window.timeline, window.last))
     around = [window for window in found if window.first <= when <= window.last]
-    if not around and last.last < when <= datetime.now(UTC) and not last.ends and is_held(site.state, PINNED):
+    if not around and last.last < when <= now and not last.ends and is_held(site.state, PINNED):
         around = [last]
     if not around:
         raise _outside(site, found, last, when)

@@ -8,15 +8,15 @@ An artifact is pruned only if all of this holds:
 - neither it nor those that stand in for it are dated in the future: a clock that was wrong protects nothing and
   endangers nothing;
 - what a restore put away stands in for nothing but for its like;
-- no moment of the archive that is kept begins with it. Such a moment needs a whole backup of before it and of the same
-  timeline; of those that are older than moments are kept, the newest is enough. One of each week stays, so that there
-  is such a newest where dailies are kept for a shorter time than moments, and what lies before it can go.
+- no moment of the archive that is kept begins with it. Such a moment needs a whole backup of before it that stands at a
+  restore point of the same timeline; of those that are older than moments are kept, the newest is enough. One of each
+  week stays, so that there is such a newest where dailies are kept for a shorter time than moments, and what lies
+  before it can go. Where a file of the timeline cannot be read, all stay: which of them it needs is not known.
 
 Every artifact was verified before it got its name, and a file that is no artifact counts for nothing.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -47,8 +47,21 @@ def limit_of(retention: Retention, kind: Kind) -> timedelta:
     }[kind]
 
 
+@dataclass(frozen=True)
+class Ground:
+    """That moments of the archive begin with an artifact, or may.
+
+    Attributes:
+        timeline: The name of theirs.
+        doubtful: Whether that is not known, because a file cannot be read.
+    """
+
+    timeline: str
+    doubtful: bool = False
+
+
 def decide(
-    artifacts: Iterable[Artifact], retention: Retention, now: datetime, timelines: Sequence[datetime] = ()
+    artifacts: Iterable[Artifact], retention: Retention, now: datetime, grounds: Mapping[str, Ground] | None = None
 ) -> list[Verdict]:
     """A verdict for each artifact, in the order given.
 
@@ -56,11 +69,11 @@ def decide(
         artifacts: All of the site; event backups are judged against the dailies too.
         retention: The policy.
         now: The moment, with a zone.
-        timelines: When each timeline of the archive began, in order.
+        grounds: By ID, the artifacts with which moments of the archive begin.
     """
     everything = list(artifacts)
     present = [artifact for artifact in everything if artifact.taken <= now + CLOCK_SLACK]
-    bases = _bases(present, retention, now, timelines)
+    bases = _bases(present, retention, now, grounds or {})
     return [_verdict(artifact, present, retention, now, bases) for artifact in everything]
 
 
@@ -75,22 +88,22 @@ def clock_leapt(artifacts: Iterable[Artifact], now: datetime) -> timedelta | Non
 
 
 def _bases(
-    present: Sequence[Artifact], retention: Retention, now: datetime, timelines: Sequence[datetime]
+    present: Sequence[Artifact], retention: Retention, now: datetime, grounds: Mapping[str, Ground]
 ) -> frozenset[str]:
-    """The IDs of those with which moments begin.
+    """The IDs of those with which moments begin that are kept, or may.
 
     They are the newest that is past their time, and of each timeline the first, and the first of each week (ISO 8601).
     """
-    whole = [each for each in present if each.metadata.kind.holds_database and not each.put_away]
-    whole.sort(key=lambda each: each.taken)
-    past = [each for each in whole if now - each.taken > retention.wal][-1:]
-    first: dict[tuple[int, int, int], Artifact] = {}
-    for each in whole:
-        number = bisect_right(timelines, each.taken)
-        if number and (not past or each.taken >= past[0].taken):
+    doubtful = {identity for identity, ground in grounds.items() if ground.doubtful}
+    known = [each for each in present if each.id in grounds and each.id not in doubtful and not each.put_away]
+    known.sort(key=lambda each: each.taken)
+    past = [each for each in known if now - each.taken > retention.wal][-1:]
+    first: dict[tuple[str, int, int], Artifact] = {}
+    for each in known:
+        if not past or each.taken >= past[0].taken:
             week = each.taken.astimezone(UTC).isocalendar()
-            first.setdefault((number, week.year, week.week), each)
-    return frozenset(each.id for each in first.values())
+            first.setdefault((grounds[each.id].timeline, week.year, week.week), each)
+    return frozenset(doubtful | {each.id for each in first.values()})
 
 
 def _verdict(

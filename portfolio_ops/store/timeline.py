@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from portfolio_ops.errors import PortfolioOpsError
+from portfolio_ops.errors import PortfolioOpsError, VerificationError
 from portfolio_ops.sqlite.increment import RAW, Increment, scan
 from portfolio_ops.store import catalogue
-from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind
 from portfolio_ops.store.records import Records
 
 _ID = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
@@ -63,11 +63,17 @@ def name_of(moment: datetime, resolution: int = RAW) -> str:
 
 
 def ids(backups: Path) -> list[str]:
-    """The timelines that there are, oldest first."""
+    """The timelines that there are, oldest first.
+
+    Those that began in the future, by a clock that was wrong, come before all others: when is not known, but it is
+    over. So the last one is always that which is gone on with.
+    """
     folder = backups / Kind.WAL.folder
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if _ID.fullmatch(path.name) and path.is_dir())
+    names = [path.name for path in folder.iterdir() if _ID.fullmatch(path.name) and path.is_dir()]
+    latest = datetime.now(UTC) + CLOCK_SLACK
+    return sorted(names, key=lambda name: (began(name) <= latest, name))
 
 
 def newest_base(backups: Path, site: str) -> Artifact | None:
@@ -80,16 +86,11 @@ def began(timeline: str) -> datetime:
     return datetime.strptime(timeline.partition("Z")[0], "%Y-%m-%dT%H%M%S.%f").replace(tzinfo=UTC)
 
 
-def beginnings(backups: Path) -> list[datetime]:
-    """When each timeline began, in order."""
-    return [began(name) for name in ids(backups)]
-
-
-def newest(backups: Path, timeline: str) -> Increment | None:
-    """The last file of a timeline that holds anything; None where there is none, or where it cannot be read."""
+def newest(backups: Path, timeline: str, site: str) -> Increment | None:
+    """The last file of a timeline that holds anything; None where there is none, or where it cannot be used."""
     for path in sorted(folder_of(backups, timeline).glob(f"*{SUFFIX}"), reverse=True):
         try:
-            increment = scan(path)
+            increment = _of_site(scan(path), site)
         except (PortfolioOpsError, OSError):
             return None
         if increment.cuts:
@@ -97,8 +98,22 @@ def newest(backups: Path, timeline: str) -> Increment | None:
     return None
 
 
-def read(backups: Path, timeline: str, state: Path | None = None) -> Timeline:
-    """Read a timeline's files, heads and records only. A file that cannot be read is a problem, never an exception.
+def _of_site(increment: Increment, site: str) -> Increment:
+    """An increment, once it is known to be one of the site.
+
+    Raises:
+        VerificationError: It is another's.
+    """
+    if increment.head.site != site:
+        raise VerificationError(
+            f"{increment.path} is an increment of site {increment.head.site!r}",
+            suggestion="move it to the backups of that site; each site has a folder of its own",
+        )
+    return increment
+
+
+def read(backups: Path, timeline: str, site: str, state: Path | None = None) -> Timeline:
+    """Read a timeline's files, heads and records only. What cannot be read, or is another site's, becomes a problem.
 
     Args:
         state: Where records are remembered; without it, all are read from the disk.
@@ -110,7 +125,7 @@ def read(backups: Path, timeline: str, state: Path | None = None) -> Timeline:
     paths = sorted(folder.glob(f"*{SUFFIX}"))
     for path in paths:
         try:
-            increments.append(scan(path) if records is None else records.scan(path))
+            increments.append(_of_site(scan(path) if records is None else records.scan(path), site))
         except (PortfolioOpsError, OSError) as error:
             problems.append((path, str(error)))
     if records is not None:

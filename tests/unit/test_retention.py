@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from portfolio_ops.config import Retention
 from portfolio_ops.store.artifact import Artifact, Content, Kind, Metadata
-from portfolio_ops.store.retention import Verdict, clock_leapt, decide, limit_of
+from portfolio_ops.store.retention import Ground, Verdict, clock_leapt, decide, limit_of
 
 POLICY = Retention(
     daily=timedelta(days=30),
@@ -36,6 +36,15 @@ def artifact(kind: Kind, taken: datetime, log: str = "logs/backend.log") -> Arti
         1,
         Content("0" * 64, 1),
     )
+
+
+def lying(store: Iterable[Artifact], began: list[datetime]) -> dict[str, Ground]:
+    """All as bases of timelines that began at some moments."""
+    return {
+        each.id: Ground(str(max(moment for moment in began if moment <= each.taken)))
+        for each in store
+        if each.taken >= began[0]
+    }
 
 
 def kept(verdicts: Iterable[Verdict]) -> list[Artifact]:
@@ -212,7 +221,7 @@ def test_what_a_moment_begins_with_outlives_its_own_limit() -> None:
     left: list[list[int]] = []
     for day, daily in enumerate(dailies):
         now = first + timedelta(days=day, hours=1)
-        store = kept(decide([*store, daily], policy, now, began))
+        store = kept(decide([*store, daily], policy, now, lying([*store, daily], began)))
         left.append([dailies.index(each) for each in store])
     assert left[2] == [0, 1, 2]
     assert left[6] == [0, 3, 5, 6]  # the first of each timeline: no moment can be restored without; and of each week
@@ -246,7 +255,24 @@ def test_a_base_that_is_let_go_leaves_one_that_stays() -> None:
     store = [base, *dailies]
     for day in range(28, 40):
         now = first + timedelta(days=day, hours=2)
-        store = kept(decide([each for each in store if each.taken < now], policy, now, began)) + [
-            each for each in dailies if each.taken >= now
-        ]
+        there = [each for each in store if each.taken < now]
+        store = kept(decide(there, policy, now, lying(there, began))) + [each for each in dailies if each.taken >= now]
         assert any(now - each.taken > policy.wal for each in store) == (day >= 30)
+
+
+def test_what_begins_no_moment_stands_in_for_no_base() -> None:
+    policy = replace(POLICY, minimum=1)
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    base, daily = artifact(Kind.WAL, now - timedelta(days=60)), artifact(Kind.DAILY, now - timedelta(days=50))
+    later, young = artifact(Kind.DAILY, now - timedelta(days=40)), artifact(Kind.DAILY, now)
+    store = [base, daily, later, young]
+    assert kept(decide(store, policy, now, {base.id: Ground("t"), young.id: Ground("t")})) == [base, young]
+    assert kept(decide(store, policy, now, lying([base, later, young], [base.taken]))) == [later, young]
+
+
+def test_where_a_timeline_cannot_be_read_all_stay_that_may_begin_its_moments() -> None:
+    policy = replace(POLICY, minimum=1)
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    store = [artifact(Kind.DAILY, now - timedelta(days=days)) for days in (80, 70, 60, 50, 0)]
+    grounds = lying(store, [store[0].taken]) | {store[1].id: Ground("unread", doubtful=True)}
+    assert kept(decide(store, policy, now, grounds)) == [store[1], store[3], store[4]]

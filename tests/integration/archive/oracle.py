@@ -211,7 +211,7 @@ class Yard:
         """Every restore point of every timeline that has a base: the base, and what goes on it."""
         names = timeline.ids(self.site.backups)
         for name, after in zip(names, [*names[1:], None], strict=True):
-            found = timeline.read(self.site.backups, name)
+            found = timeline.read(self.site.backups, name, self.site.name)
             assert not found.problems
             assert not any(increment.damaged for increment in found.increments)
             whole = [(increment, cut) for increment in found.increments for cut in increment.cuts]

@@ -258,7 +258,7 @@ def test_what_is_before_a_base_goes_when_the_base_is_past_its_time_not_when_its_
     assert names(past.archive) == ["2025-10-14.hours.wal.zst", "2025-10-15.hours.wal.zst", "10Z"]
     base = TEN + timedelta(seconds=day + 2 * hour + 1801)
     for limit, gone in ((base - INSTANT, []), (base, ["2025-10-14.hours.wal.zst"])):
-        assert [each.path.name for each in expired(points.read(site), timedelta(), limit)] == gone
+        assert [each.path.name for each in expired(points.read(site), DAY, limit + DAY)] == gone
 
 
 def test_nothing_is_touched_while_a_restore_or_a_base_is_being_made(site: Site) -> None:

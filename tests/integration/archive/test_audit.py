@@ -59,7 +59,7 @@ def archived(yard: Yard) -> sqlite3.Connection:
 
 def cuts(yard: Yard) -> list[object]:
     names = timeline.ids(yard.site.backups)
-    found = timeline.read(yard.site.backups, names[-1]).increments if names else ()
+    found = timeline.read(yard.site.backups, names[-1], yard.site.name).increments if names else ()
     return [cut for increment in found for cut in increment.cuts]
 
 
@@ -191,9 +191,9 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_lost(site: Site, monkey
     read = timeline.read
     looks: list[str] = []
 
-    def vanishing(backups: Path, name: str, state: Path | None) -> Timeline:
+    def vanishing(backups: Path, name: str, owner: str, state: Path | None) -> Timeline:
         assert state is None  # a proof does without what is remembered
-        found = read(backups, name)
+        found = read(backups, name, owner)
         looks.append(name)
         gone = ((found.folder / "gone.wal.zst", "there is no such file"),)
         return Timeline(name, found.folder, (), gone) if len(looks) == 1 else found

@@ -192,7 +192,7 @@ def test_a_restore_point_stands_where_one_is_asked_for_if_a_commit_ends_there(si
         assert witness.asked(site.state) == witness.Asked(ahead, now)  # the next flush may come to it
         witness.ask(site.state, first, now)
         follower._flush_all()
-    newest = timeline.newest(site.backups, follower.timeline)
+    newest = timeline.newest(site.backups, follower.timeline, site.name)
     assert newest is not None
     assert [cut.position for cut in newest.cuts[-2:]] == [first, last]
     assert newest.cuts[-2].seen == now < newest.cuts[-1].seen

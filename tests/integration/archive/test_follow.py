@@ -49,7 +49,9 @@ def newest_restored(yard: Yard, found: dict[str, list[State]]) -> State:
     name = timeline.ids(yard.site.backups)[-1]
     if name in found:
         return found[name][-1]
-    assert timeline.newest(yard.site.backups, name) is None, f"no base leads to the restore points of {name}"
+    assert timeline.newest(yard.site.backups, name, yard.site.name) is None, (
+        f"no base leads to the restore points of {name}"
+    )
     [base, *_] = [each for each in yard.bases() if each.taken >= timeline.began(name)]
     return state_of(yard.replayed(base, []))
 

@@ -69,7 +69,7 @@ def archived(yard: Yard) -> None:
 
 def frames(yard: Yard) -> list[int]:
     """The change counters of the newest timeline's restore points."""
-    found = timeline.read(yard.site.backups, timeline.ids(yard.site.backups)[-1])
+    found = timeline.read(yard.site.backups, timeline.ids(yard.site.backups)[-1], yard.site.name)
     return [cut.position.frame for increment in found.increments for cut in increment.cuts]
 
 

@@ -31,7 +31,7 @@ def passes(site: Site) -> tuple[list[str], int, int]:
     """One more; gives the timelines, how many bases there are, and how many moments."""
     archive(site, once=True, wait=timedelta())
     names = timeline.ids(site.backups)
-    cuts = sum(len(each.cuts) for name in names for each in timeline.read(site.backups, name).increments)
+    cuts = sum(len(each.cuts) for name in names for each in timeline.read(site.backups, name, site.name).increments)
     return names, len(list((site.backups / "wal").glob("base-*"))), cuts
 
 

@@ -122,7 +122,7 @@ def test_a_proof_reads_the_disk(site: Site, files: list[Path]) -> None:
 
 
 def test_cuts_are_what_was_written(site: Site, files: list[Path]) -> None:
-    [found] = [timeline.read(site.backups, name) for name in timeline.ids(site.backups)]
+    [found] = [timeline.read(site.backups, name, site.name) for name in timeline.ids(site.backups)]
     for each in found.increments:
         cuts = tuple(each.cuts)
         assert Cuts.of(cuts) == each.cuts == cuts
