@@ -1,6 +1,7 @@
 """What retention and the clock do to an archive over weeks: whatever else there is, its moments stay their time."""
 
 import contextlib
+import json
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -107,7 +108,8 @@ def test_a_clock_that_was_ahead_once_ends_no_archive(weeks: Weeks) -> None:
     assert len(list(weeks.site.backups.glob("wal/base-*"))) == bases
     [*_, last] = [each for each in weeks.asked("list", "points")["windows"] if each["timeline"] == begun[-1]]
     assert weeks.restored(datetime.fromisoformat(last["last"])) == written
-    assert weeks.asked("status", code=weeks.product.call("status").code)["archive"]["timeline"] == begun[-1]
+    told = json.loads(weeks.product.call("--json", "status").out)["data"]
+    assert told["archive"]["timeline"] == begun[-1]
 
 
 def test_the_file_of_the_hour_stays_however_short_moments_are_kept(weeks: Weeks) -> None:
