@@ -35,7 +35,7 @@ _SEAL_FRAMES = 800
 
 _SEAL_AGAIN = 5.0
 _MEMORY = "archive-position"
-_MEMORY_FORM = re.compile(rb"[0-9a-f]{64} [0-9a-f]{8} [0-9a-f]{8} ([0-9a-f]{16}) (\d{10})\n")
+_MEMORY_FORM = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{16}) (\d{10}) (\d{20})\n")
 
 
 class Follower:
@@ -49,7 +49,7 @@ class Follower:
 
     def __init__(self, site: Site, pin: Pin, log: Log, watch: Watch, orders: Orders, *, ended: str = "") -> None:
         self._site, self._pin, self._log, self._orders = site, pin, log, orders
-        self._index = pin.look()
+        self._index, self._chain = pin.look(), b""
         self._tail, self._chapter, self.timeline, resumed = self._begin(ended)
         self._base = Base(site, log, timeline.began(self.timeline), resumed=resumed)
         self._detector = Detector(site, pin, log)
@@ -64,11 +64,13 @@ class Follower:
         if resumed is not None and resumed.name != ended:
             words = f"Going on with timeline {resumed.name} from frame {resumed.tail.position.frame}"
             self._log.event(messages.ARCHIVE_RESUMED, words, timeline=resumed.name)
-            chapter = Chapter(site, resumed.name, page_size, resumed.link, resumed.seen, based=resumed.based)
+            end, self._chain = resumed.end, resumed.end.chain
+            chapter = Chapter(site, resumed.name, page_size, end.link, end.seen, based=end.based)
             return resumed.tail, chapter, resumed.name, True
         tail = self._tail_from_here()
         name = begin_timeline(site, self._log)
-        remember(site.state, _beginning(name), tail)
+        self._chain = _beginning(name)
+        remember(site.state, self._chain, tail)
         return tail, Chapter(site, name, page_size, None, None), name, False
 
     def _tail_from_here(self) -> Tail:
@@ -104,8 +106,11 @@ class Follower:
                 self._base.look()
                 if once:
                     self._base.require_no_failure()
-                if self._orders.stop or self._orders.give_way() or (once and self._base.is_there):
+                gives_way = self._orders.give_way()
+                if self._orders.stop or gives_way or (once and self._base.is_there):
                     self._flush_all()
+                    if not gives_way:
+                        self._settle(once=once)
                     return
                 self._detector.tend()
                 seconds = self._next(now, dirty=dirty, flushed=flushed, sealed=once or bool(sealed), seal_at=seal_at)
@@ -155,6 +160,7 @@ class Follower:
                         durable=not self._pin.holds_writers,
                     )
         if chain:
+            self._chain = chain
             remember(self._site.state, chain, self._tail)
 
     def _witnessed(self, index: WalIndex) -> Iterator[tuple[WalIndex, datetime]]:
@@ -173,6 +179,15 @@ class Follower:
         if same and asked.position.frame < index.frames and in_time and self._tail.may_stop_at(asked.position):
             yield replace(index, frames=asked.position.frame), asked.seen
 
+    def _settle(self, *, once: bool) -> None:
+        """End so that the next start can prove what passed meanwhile, and no WAL stays beside a stopped site's file.
+
+        Such a WAL would be replayed over what somebody may put there. A single pass leaves one that it found.
+        """
+        changed = self._pin.settle(self._index, checkpoint=not once)
+        if changed is not None:
+            remember(self._site.state, self._chain, self._tail, changed)
+
     def _seal(self) -> bool:
         """Try to end the WAL's generation, so that it does not grow; gives whether that was done."""
         budget = self._site.archive.stall_budget.total_seconds()
@@ -186,21 +201,23 @@ class Follower:
 
 @dataclass(frozen=True)
 class _Resumed:
-    """A timeline that is gone on with, from where it ended; as `Chapter` takes it."""
+    """A timeline that is gone on with, from where it ended."""
 
     name: str
     tail: Tail
-    link: Link | None
-    seen: datetime | None
-    based: datetime | None
+    end: "_End"
 
 
 def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
-    """Where the newest timeline ended, if the WAL still holds all that came since: same salts, and not fewer frames.
+    """Where the newest timeline ended, if the WAL still holds all that came since.
 
-    The last archived frame must be the same to its checksum. After a power cut, a database whose `synchronous` is
-    NORMAL may have lost commits that are archived, and made others in their place. What is remembered of it is not
-    synced: it outlives a killed daemon, and where a power cut takes it, a new timeline is right.
+    It does if the main file was not changed since all that was archived was in it, and nothing else: no generation of
+    the WAL can have ended meanwhile.
+
+    It also does with the same salts, and not fewer frames. The last archived frame must be the same to its checksum.
+    After a power cut, a database whose `synchronous` is NORMAL may have lost commits that are archived, and made others
+    in their place. What is remembered of it is not synced: it outlives a killed daemon, and where a power cut takes it,
+    a new timeline is right.
 
     What came since must be held, too. Where all of it is in the main file already, the site's next write begins the WAL
     anew, before we have read it perhaps.
@@ -208,19 +225,22 @@ def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
     names = timeline.ids(site.backups)
     if not names:
         return None
-    end = _end(site, names[-1], pin.page_size)
-    if end is None or end.position.salts != index.salts.hex() or end.position.frame > index.frames:
+    memory = _remembered(site.state)
+    end = None if memory is None else _end(site, names[-1], pin.page_size, memory)
+    if memory is None or end is None or (memory.chain, memory.position) != (end.chain, end.position):
         return None
-    if pin.may_end and end.position.frame < index.frames:
+    if pin.may_end and index.frames > (end.position.frame if end.position.salts == index.salts.hex() else 0):
         return None
     tail = Tail(pin, end.position)
-    try:
-        tail.begin()
-    except PortfolioOpsError:
-        return None
-    if _remembered(site.state) != _memory(end.chain, end.position, tail.checksum):
-        return None
-    return _Resumed(names[-1], tail, end.link, end.seen, end.based)
+    if end.position.salts == index.salts.hex() and end.position.frame:
+        try:
+            tail.begin()
+        except PortfolioOpsError:
+            return None
+        same = end.position.frame <= index.frames and tail.checksum == memory.checksum
+    else:
+        same = memory.changed == pin.changed
+    return _Resumed(names[-1], tail, end) if same else None
 
 
 @dataclass(frozen=True)
@@ -234,19 +254,16 @@ class _End:
     based: datetime | None = None
 
 
-def _end(site: Site, name: str, page_size: int) -> _End | None:
+def _end(site: Site, name: str, page_size: int, memory: "_Memory") -> _End | None:
     """The end of a timeline; one in which nothing was seen to be committed ends where it began, as is remembered."""
     last = timeline.newest(site.backups, name, site.name)
     if last is not None:
         cut = last.cuts[-1]
         usable = not last.damaged and last.head.page_size == page_size
         return _End(cut.position, cut.chain, last.link, cut.seen) if usable else None
-    found = _MEMORY_FORM.fullmatch(_remembered(site.state))
-    if found is None or any(timeline.folder_of(site.backups, name).iterdir()):
+    if any(timeline.folder_of(site.backups, name).iterdir()):
         return None
-    position = Position(found[1].decode(), int(found[2]))
-    # An empty WAL proves nothing: it may have been emptied any number of times.
-    return _End(position, _beginning(name), based=_based(site, name, position)) if position.frame else None
+    return _End(memory.position, _beginning(name), based=_based(site, name, memory.position))
 
 
 def _based(site: Site, name: str, position: Position) -> datetime | None:
@@ -263,25 +280,44 @@ def _beginning(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()
 
 
-def remember(state: Path, chain: bytes, tail: Tail) -> None:
-    """Note where a flush ended, and what the WAL's running checksum is there; by one small write that nobody waits for.
+@dataclass(frozen=True)
+class _Memory:
+    """Where a flush ended.
+
+    Attributes:
+        chain: The hash of the flush, or what stands for the beginning of a timeline.
+        checksum: The WAL's running checksum there.
+        changed: When the main file had been changed last, once all of this was in it, and nothing else; 0 if not yet.
+    """
+
+    chain: bytes
+    checksum: Checksum
+    position: Position
+    changed: int
+
+
+def remember(state: Path, chain: bytes, tail: Tail, changed: int = 0) -> None:
+    """Note where a flush ended, for the next start; by one small write that nobody waits for.
 
     Args:
         chain: The hash of the flush, or what stands for the beginning of a timeline.
+        changed: When the main file was changed last, where that proves what it holds.
     """
+    (s0, s1), position = tail.checksum, tail.position
+    words = f"{chain.hex()} {s0:08x} {s1:08x} {position.salts} {position.frame:010} {changed:020}\n"
     descriptor = os.open(state / _MEMORY, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
-        os.pwrite(descriptor, _memory(chain, tail.position, tail.checksum), 0)
+        os.pwrite(descriptor, words.encode(), 0)
     finally:
         os.close(descriptor)
 
 
-def _remembered(state: Path) -> bytes:
+def _remembered(state: Path) -> _Memory | None:
     try:
-        return (state / _MEMORY).read_bytes()
-    except OSError:
-        return b""
-
-
-def _memory(chain: bytes, position: Position, checksum: Checksum) -> bytes:
-    return f"{chain.hex()} {checksum[0]:08x} {checksum[1]:08x} {position.salts} {position.frame:010}\n".encode()
+        found = _MEMORY_FORM.fullmatch((state / _MEMORY).read_text(encoding="ascii"))
+    except (OSError, UnicodeError):
+        return None
+    if found is None:
+        return None
+    chain, s0, s1, salts, frame, changed = found.groups()
+    return _Memory(bytes.fromhex(chain), (int(s0, 16), int(s1, 16)), Position(salts, int(frame)), int(changed))

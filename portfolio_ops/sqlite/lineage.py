@@ -5,8 +5,9 @@ second (<https://www.sqlite.org/fileformat2.html#walformat>), so a generation th
 
 A gap is no doubt by itself: each checkpoint of kind TRUNCATE of an empty WAL leaves one, and a connection that never
 began a WAL draws both salts of one that it begins in an empty file (`walFrames` in wal.c). Only a generation that held
-frames matters, and one cannot end before its frames are in the main file. Lock 0 forbids that. So behind a gap the main
-file must be as it was when that lock was got: if not, the lock was lost.
+frames matters, and one cannot end before its frames are in the main file. Lock 0 forbids that. So the main file must be
+as it was when that lock was got. If it is not, the lock was lost, or a program that knows nothing of SQLite wrote the
+file: `cp` over it, while the site is stopped.
 """
 
 import os
@@ -34,11 +35,13 @@ def require_continuation(before: WalIndex, now: WalIndex, *, may_end: bool, writ
         now: What is seen.
         may_end: All of `before`'s generation was in the main file when our lock last moved. Only then can SQLite have
             begun another; if it did so all the same, our lock was lost.
-        written: The main file was written since our lock last moved.
+        written: The main file was written since our lock last moved, although it held all of the generation then.
 
     Raises:
         TimelineEndedError: It does not, or that cannot be known.
     """
+    if written:
+        raise TimelineEndedError("another program wrote the database's file, which was to stay as it was")
     if now.frames and before.page_size and now.page_size != before.page_size:
         raise TimelineEndedError(f"the page size changed from {before.page_size} to {now.page_size}")
     if now.salts == before.salts:
@@ -47,11 +50,6 @@ def require_continuation(before: WalIndex, now: WalIndex, *, may_end: bool, writ
         return
     if not may_end:
         raise TimelineEndedError("the WAL was begun anew although a read mark was held")
-    if written and _first_salt(now) != (_first_salt(before) + 1) % (1 << 32):
-        raise TimelineEndedError(
-            f"the WAL's salts went from {before.salts.hex()} to {now.salts.hex()}: not the next generation, and the "
-            "database's file was written meanwhile"
-        )
 
 
 def require_same_file(descriptor: int, path: Path) -> None:
@@ -72,8 +70,3 @@ def require_same_file(descriptor: int, path: Path) -> None:
 def holds_all(descriptor: int, index: WalIndex, page_size: int) -> bool:
     """Whether the WAL file is as long as its index says."""
     return os.fstat(descriptor).st_size >= HEADER + index.frames * (FRAME_HEADER + page_size) or index.frames == 0
-
-
-def _first_salt(index: WalIndex) -> int:
-    """The salt that counts the generations."""
-    return int.from_bytes(index.salts[:4], "big")

@@ -34,7 +34,7 @@ from time import perf_counter, sleep
 
 import apsw
 
-from portfolio_ops.errors import RefusedError
+from portfolio_ops.errors import PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import open_plain
 from portfolio_ops.sqlite.connection import writing
 from portfolio_ops.sqlite.lineage import TimelineEndedError, holds_all, require_continuation, require_same_file
@@ -44,6 +44,10 @@ from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
 _ROUNDS = 3
 _CONNECTIONS = 3
 _PAUSE = 0.001
+_TICK = 0.05
+"""Seconds after which the filesystem's clock has ticked for sure: it does each few milliseconds."""
+
+_EMPTYING_MILLISECONDS = 1000
 _UNKNOWN = -1
 
 
@@ -95,8 +99,9 @@ class Pin:
         self._last = read_wal_index(self._shm)
         self.holds_writers = False
         self._mark = 0  # the held mark is at this frame or beyond it
-        self._may_end = self._last.frames == self._last.backfilled
+        self._may_end = self._whole = self._last.frames == self._last.backfilled
         self._written = self._main_written()
+        self._settled: WalIndex | None = None
         self.look()
 
     @property
@@ -117,16 +122,32 @@ class Pin:
         """
         self.looked = datetime.now(UTC)
         index = read_wal_index(self._shm)
-        for path, descriptor in self._files.items():
-            require_same_file(descriptor, path)
-        written = self._main_written() != self._written
-        require_continuation(self._last, index, may_end=self._may_end, written=written)
+        written = self._whole and self._main_written() != self._written
+        try:
+            for path, descriptor in self._files.items():
+                require_same_file(descriptor, path)
+            require_continuation(self._last, index, may_end=self._may_end, written=written)
+        except TimelineEndedError:
+            self._empty_wal(index)
+            raise
         # A TRUNCATE may have come between the two looks; then the index has changed as well.
         if not holds_all(self.wal, index, self.page_size) and read_wal_index(self._shm) == index:
             raise TimelineEndedError(f"the WAL ends before frame {index.frames}, which its index says is committed")
         self._last = index
         self._may_end = self._may_end and index.frames == index.backfilled
         return index
+
+    def _empty_wal(self, index: WalIndex) -> None:
+        """Let no frame stay that is in the main file, where that is another by now.
+
+        Whoever opens the database next, when nobody has it open, takes the WAL for what a crash has left, and would
+        replay it over the file that was put there. A WAL that holds more than the main file is left to SQLite.
+        """
+        if self._whole and index.frames == index.backfilled:
+            with contextlib.suppress(apsw.Error):
+                self._holder.execute("ROLLBACK")  # it may hold a mark, which would be in the way
+                self._writer.set_busy_timeout(_EMPTYING_MILLISECONDS)
+                self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     @property
     def inode(self) -> int:
@@ -159,7 +180,7 @@ class Pin:
         self._holder.execute("ROLLBACK")
         self._holder, self._spare = self._spare, self._holder
         self._mark = mark
-        self._may_end = index.frames == index.backfilled
+        self._may_end = self._whole = index.frames == index.backfilled
         self._written = self._main_written()
         return index
 
@@ -216,6 +237,56 @@ class Pin:
             self.holds_writers = False
         return Seal(Outcome.SEALED if self._may_end else Outcome.PARTIAL, self._last, perf_counter() - began)
 
+    def settle(self, archived: WalIndex, *, checkpoint: bool) -> int | None:
+        """End with all that is archived in the main file, and nothing else: so that its next change shows.
+
+        A pin that ends so leaves the files as the site does: who closes last deletes the WAL.
+
+        Args:
+            archived: What `look` gave, once every frame up to its `frames` is archived.
+            checkpoint: Copy what is not in the main file yet. Else only a WAL without a frame will do.
+
+        Returns:
+            When the main file was changed last, as `changed`; None where a reader of the site's is in the way, the site
+            writes, or the disk fails.
+
+        Raises:
+            TimelineEndedError: As `look`.
+        """
+        try:
+            if archived.frames and checkpoint:
+                self._checkpoint()
+            if not self._is(archived) or (archived.frames and not checkpoint):
+                return None
+            self.advance(archived)
+            os.fsync(self._main)
+        except (apsw.Error, OSError):
+            return None
+        # Nobody writes the file as long as our lock is held; what is written then must not bear the time of now.
+        sleep(_TICK)
+        if not self._whole or not self._is(archived):
+            return None
+        self._settled = archived
+        return self.changed
+
+    def _is(self, archived: WalIndex) -> bool:
+        """Whether nothing was committed behind what is archived."""
+        index = self.look()
+        return (index.salts, index.frames) == (archived.salts, archived.frames)
+
+    @property
+    def changed(self) -> int:
+        """When the main file, its owner or its mode was changed last, in nanoseconds: its ctime, which nobody sets."""
+        return os.fstat(self._main).st_ctime_ns
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is still as `settle` left it."""
+        try:
+            return self._settled is not None and self._is(self._settled)
+        except (PortfolioOpsError, OSError):
+            return False
+
     def _main_written(self) -> int:
         """When the main file was last written, in nanoseconds of its clock, which ticks each few milliseconds."""
         return os.fstat(self._main).st_mtime_ns
@@ -237,8 +308,8 @@ class Pin:
 def pinned(database: Path) -> Iterator[Pin]:
     """Pin a live database in WAL mode for as long as the block runs.
 
-    It leaves the site's files as `writing` does, but that a WAL which is not empty at the end is kept: the next pin
-    can go on from it.
+    It leaves the site's files as `writing` does, but that a WAL which is not empty at the end is kept, unless it is
+    settled: the next pin can go on from it.
 
     Raises:
         NotFoundError: There is no such file.
@@ -256,8 +327,10 @@ def pinned(database: Path) -> Iterator[Pin]:
         for ending in ("-wal", "-shm"):
             name = side(path, ending)
             files[name] = _opened(descriptors, name)
-        connections.callback(_keep_wal, opened, files[side(path, "-wal")])
-        yield Pin(files, opened)
+        connections.callback(lambda: _keep_wal(opened, files[side(path, "-wal")], pin))
+        pin: Pin | None = None
+        pin = Pin(files, opened)
+        yield pin
 
 
 def _opened(descriptors: contextlib.ExitStack, path: Path) -> int:
@@ -267,10 +340,14 @@ def _opened(descriptors: contextlib.ExitStack, path: Path) -> int:
     return descriptor
 
 
-def _keep_wal(connections: list[apsw.Connection], wal: int) -> None:
-    """Let no close of ours delete a WAL that holds anything (`writing` looked when the site may have been stopped)."""
+def _keep_wal(connections: list[apsw.Connection], wal: int, pin: Pin | None) -> None:
+    """Let no close of ours delete a WAL that holds anything but what is settled.
+
+    Whether it holds anything, `writing` looked when the site may have been stopped.
+    """
+    keep = os.fstat(wal).st_size > 0 and not (pin is not None and pin.is_settled)
     for connection in connections:
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(os.fstat(wal).st_size > 0))
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(keep))
 
 
 def _required_archived(archived: WalIndex, index: WalIndex) -> int:

@@ -65,11 +65,11 @@ def test_two_writers_that_never_rest(yard: Yard) -> None:
     for number in (0, 1):
         yard.stop_writing(number)
     time.sleep(1.5)
+    assert yard.database.with_name("portfolio.sqlite-wal").stat().st_size < 64 << 20
     yard.end_archive()
     [states] = check_every_point(yard).values()
     assert len(states) >= 5
     assert states[-1] == last_state(yard)
-    assert yard.database.with_name("portfolio.sqlite-wal").stat().st_size < 64 << 20
 
 
 def test_killed_and_started_again_it_goes_on(yard: Yard) -> None:

@@ -1,0 +1,184 @@
+"""A database that is overwritten by a program that knows nothing of SQLite, while its site is stopped.
+
+What was put there must stay what it is, whatever the archive has open or has left beside it; and no moment may be made
+of both.
+"""
+
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from portfolio_ops.store import timeline
+from tests.integration.archive.oracle import State, Yard, state_of
+from tests.integration.archive.test_follow import check_every_point, last_state
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Iterator[Yard]:
+    made = Yard(tmp_path)
+    yield made
+    made.end()
+
+
+def written(yard: Yard, seconds: float = 1.5) -> None:
+    """The site runs for a while, and stops."""
+    for number in (0, 1):
+        yard.write(number, pause=0.003)
+    time.sleep(seconds)
+    for number in (0, 1):
+        yard.stop_writing(number)
+
+
+def at_rest() -> None:
+    """Wait until all is in the main file."""
+    time.sleep(2.5)
+
+
+def kept(yard: Yard) -> tuple[Path, State]:
+    """A copy of the database, as a careful operator makes it, and what it holds."""
+    copy = yard.folder / "old.sqlite"
+    with sqlite3.connect(yard.database) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    connection.close()
+    with sqlite3.connect(copy) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
+    connection.close()
+    return copy, state_of(copy)
+
+
+def put_back(yard: Yard, copy: Path, state: State, how: str) -> None:
+    if how == "cp":
+        shutil.copyfile(copy, yard.database)  # the same inode, other content
+    else:
+        copy.rename(yard.database)
+    yard.commits = dict(state.counters)
+    yard.acknowledged = {number: [] for number in yard.commits}
+
+
+def names(yard: Yard) -> list[str]:
+    return timeline.ids(yard.site.backups)
+
+
+def goes_on(yard: Yard, before: int) -> None:
+    """The site runs again; each moment is one that was."""
+    if yard.archive is None:
+        yard.start_archive()
+    yard.until(lambda: len(names(yard)) > before, "another timeline begins")
+    yard.wait_for_base(2)
+    written(yard)
+    at_rest()
+    yard.end_archive()
+    states = check_every_point(yard)
+    assert states[names(yard)[-1]][-1] == last_state(yard)
+
+
+@pytest.mark.parametrize("how", ["cp", "mv"])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
+def test_while_the_archive_runs(yard: Yard, how: str, end: signal.Signals | None) -> None:
+    written(yard)
+    old = kept(yard)
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    at_rest()
+    before = len(names(yard))
+    put_back(yard, *old, how)
+    yard.until(lambda: "The timeline ended" in yard.said(), "it is noticed")
+    if end is not None:
+        yard.end_archive(end)
+        assert state_of(yard.database) == old[1], "the copy was undone"
+    goes_on(yard, before)
+
+
+@pytest.mark.parametrize("how", ["cp", "mv"])
+def test_just_before_the_archive_stops(yard: Yard, how: str) -> None:
+    written(yard)
+    old = kept(yard)
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    at_rest()
+    before = len(names(yard))
+    put_back(yard, *old, how)
+    yard.end_archive()
+    assert state_of(yard.database) == old[1], "the copy was undone"
+    goes_on(yard, before)
+
+
+@pytest.mark.parametrize("how", ["cp", "mv"])
+def test_while_site_and_archive_are_stopped(yard: Yard, how: str) -> None:
+    written(yard)
+    old = kept(yard)
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    yard.end_archive()
+    left = sorted(path.name for path in yard.database.parent.iterdir())
+    assert left == [yard.database.name], "as a site leaves it that stops"
+    before = len(names(yard))
+    put_back(yard, *old, how)
+    yard.start_archive()
+    yard.until(lambda: len(names(yard)) > before, "another timeline begins")
+    assert state_of(yard.database) == old[1], "the copy was undone"
+    goes_on(yard, before)
+
+
+def test_the_site_is_back_before_it_is_noticed(yard: Yard) -> None:
+    """What it commits then is on the copy, and on nothing else."""
+    written(yard)
+    old = kept(yard)
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    at_rest()
+    before = len(names(yard))
+    yard.archive.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+    put_back(yard, *old, "cp")
+    for number in (0, 1):
+        yard.write(number, pause=0.003)
+    time.sleep(1)
+    yard.archive.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+    yard.until(lambda: len(names(yard)) > before, "another timeline begins")
+    for number in (0, 1):
+        yard.stop_writing(number)
+    goes_on(yard, before)
+
+
+def test_a_stop_and_a_start_are_no_doubt(yard: Yard) -> None:
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    yard.end_archive()
+    for meanwhile in (False, True):
+        if meanwhile:
+            for number in (0, 1):
+                yard.write(number, pause=0.003, pragmas="wal_autocheckpoint=0")
+            time.sleep(0.5)
+        yard.start_archive()
+        assert len(names(yard)) == 1
+        if meanwhile:
+            for number in (0, 1):
+                yard.stop_writing(number)
+        at_rest()
+        yard.end_archive()
+    [states] = check_every_point(yard).values()
+    assert states[-1] == last_state(yard)
+
+
+def test_what_was_in_the_main_file_before_the_start_is_a_doubt(yard: Yard) -> None:
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    yard.end_archive()
+    written(yard)  # and the last to close copies it into the main file
+    yard.start_archive()
+    yard.until(lambda: len(names(yard)) == 2, "another timeline begins")
+    yard.wait_for_base(2)
+    written(yard)
+    yard.end_archive()
+    check_every_point(yard)
