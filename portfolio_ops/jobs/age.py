@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import PortfolioOpsError, VerificationError, explained
+from portfolio_ops.errors import BusyError, PortfolioOpsError, VerificationError, explained
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory, remove_temporaries, require_space
 from portfolio_ops.host.journal import Log
@@ -52,23 +52,25 @@ def age_increments(site: Site, now: datetime, *, wait: timedelta) -> None:
     Raises:
         BusyError: A restore or a base is being made, for longer than `wait`.
     """
-    if not timeline.ids(site.backups):
-        return
     log = Log(site=site.name, job="archive")
-    with held(site.state, Kind.WAL.value, wait=wait, on_wait=lambda _: None):
-        try:
+    try:
+        if not timeline.ids(site.backups):
+            return
+        with held(site.state, Kind.WAL.value, wait=wait, on_wait=lambda _: None):
             remove_temporaries(site.backups / Kind.WAL.folder)
             ends = time.monotonic() + _LONGEST
             for resolution, before in ((MINUTE, now - SECONDS_KEPT), (HOUR, now - MINUTES_KEPT)):
                 _age(site, resolution, before, ends, log)
-        except (PortfolioOpsError, OSError) as error:
-            failure = error if isinstance(error, PortfolioOpsError) else explained(error)
-            log.event(
-                messages.MERGE_FAILED,
-                f"Older increments could not be merged, and stay as they are: {failure.message}",
-                error=failure.code,
-                suggestion=failure.suggestion,
-            )
+    except BusyError:
+        raise
+    except (PortfolioOpsError, OSError) as error:
+        failure = error if isinstance(error, PortfolioOpsError) else explained(error)
+        log.event(
+            messages.MERGE_FAILED,
+            f"Older increments could not be merged, and stay as they are: {failure.message}",
+            error=failure.code,
+            suggestion=failure.suggestion,
+        )
 
 
 def _age(site: Site, resolution: int, before: datetime, ends: float, log: Log) -> None:

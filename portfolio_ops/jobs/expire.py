@@ -8,9 +8,13 @@ from portfolio_ops.config import Site
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import fsync_directory
 from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs import pruning
 from portfolio_ops.store import timeline
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import held
+
+ARCHIVE = "archive"
+"""Whose pruning this is, in the journal."""
 
 
 def expired_increments(site: Site, now: datetime) -> list[Path]:
@@ -30,7 +34,7 @@ def prune_increments(site: Site, *, wait: timedelta) -> list[Path]:
         BusyError: One is, for longer than `wait`.
         OSError: They cannot be deleted.
     """
-    log = Log(site=site.name, job="archive")
+    log = Log(site=site.name, job=ARCHIVE)
     with held(site.state, Kind.WAL.value, wait=wait, on_wait=lambda _: None):
         gone = expired_increments(site, datetime.now(UTC))
         for path in gone:
@@ -42,4 +46,5 @@ def prune_increments(site: Site, *, wait: timedelta) -> list[Path]:
                 folder.rmdir()
         if gone:
             fsync_directory(site.backups / Kind.WAL.folder)
+        pruning.worked(site, ARCHIVE)
     return gone

@@ -9,7 +9,7 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.files import free_bytes, remove_temporaries, reserve_bytes
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import TimerState, service_states, timer_states
-from portfolio_ops.jobs import archive_health
+from portfolio_ops.jobs import archive_health, pruning
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.drill_report import Report, last_report
 from portfolio_ops.jobs.run import BASE, DRILL, JOBS, Job, Watched
@@ -62,7 +62,8 @@ class Health:
         problems: What lies among the artifacts and is none.
         drill: The latest one.
         archive: None where nothing was ever archived.
-        unfinished: What waits for a person, in words: an interrupted restore, bad artifacts, a sick backend.
+        unfinished: What waits for a person, in words: an interrupted restore, bad artifacts, what could not be pruned,
+            a sick backend.
         free, reserve: Bytes on the disk of the backups, and those of them that are left to the site.
     """
 
@@ -107,6 +108,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
             *_no_backups(site, timers),
             *_unfinished_restore(site),
             *_bad_artifacts(site),
+            *pruning.failing(site.state),
             *_resting(site, archive),
             *(sick_backend(site) if ask_backend else ()),
         ),

@@ -12,6 +12,7 @@ from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError,
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import remove_temporaries
 from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs import pruning
 from portfolio_ops.restore import keeping
 from portfolio_ops.store import catalogue, prune, retention, runs
 from portfolio_ops.store.artifact import Artifact, Kind
@@ -76,12 +77,14 @@ class Outcome:
 def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wait: timedelta) -> Outcome:
     """Run `work` as the only run of `job`; prune its kind afterwards, and only if all went well.
 
+    What cannot be pruned is told, and waits for the next success.
+
     Args:
         work: Returns what it published.
         wait: How long to wait for another run of the same job.
 
     Raises:
-        PortfolioOpsError: As the work, the lock or the pruning failed. Failures are recorded and in the journal.
+        PortfolioOpsError: As the work or the lock failed. Failures are recorded and in the journal.
     """
     log = Log(site=site.name, job=job.name)
     began = time.monotonic()
@@ -96,9 +99,7 @@ def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wai
             ),
         ):
             made = _recorded(task, work)
-            found = catalogue.scan(site.backups, site.name)
-            put_off = _is_put_off(found, log)
-            pruned = [] if put_off else _pruned(site, job.kind, found, log)
+            pruned, put_off = _let_go(task)
     except Exception as error:
         if (failure := foreseen(error)) is None:
             raise
@@ -162,6 +163,18 @@ def _remember(task: Task, *, succeeded: bool, message: str) -> None:
             raise
 
 
+def _let_go(task: Task) -> tuple[list[Artifact], bool]:
+    """Prune behind a success; gives what went, and whether nothing may because the clock may be wrong."""
+    gone: list[Artifact] = []
+    put_off = True  # until that is known
+    with pruning.forgiven(task.site, task.job.name, task.log):
+        found = catalogue.scan(task.site.backups, task.site.name)
+        put_off = _is_put_off(found, task.log)
+        if not put_off:
+            gone = _pruned(task.site, task.job, found, task.log)
+    return gone, put_off
+
+
 def _is_put_off(found: Catalogue, log: Log) -> bool:
     """Whether the clock seems to have leapt ahead: then nothing is pruned before a day has passed."""
     leap = retention.clock_leapt(found.artifacts, datetime.now(UTC))
@@ -175,15 +188,17 @@ def _is_put_off(found: Catalogue, log: Log) -> bool:
     return True
 
 
-def _pruned(site: Site, kind: Kind, found: Catalogue, log: Log) -> list[Artifact]:
-    """Let go what retention lets go of one kind; the caller holds its lock."""
+def _pruned(site: Site, job: Job, found: Catalogue, log: Log) -> list[Artifact]:
+    """Let go what retention lets go of a job's kind; the caller holds its lock."""
     for problem in found.problems:
-        if problem.path.parent.name == kind.folder:
+        if problem.path.parent.name == job.kind.folder:
             log.event(messages.ARTIFACT_PROBLEM, f"Not an artifact: {problem.reason}", file=problem.path.name)
     verdicts = keeping.verdicts(site, found.artifacts, datetime.now(UTC))
-    gone = prune.carry_out([verdict for verdict in verdicts if verdict.artifact.metadata.kind is kind])
-    for artifact in gone:
+    gone: list[Artifact] = []
+    for artifact in prune.carry_out([each for each in verdicts if each.artifact.metadata.kind is job.kind]):
         log.event(messages.PRUNED, f"Pruned {artifact.path.name}", artifact=artifact.path.name, bytes=artifact.bytes)
+        gone.append(artifact)
+    pruning.worked(site, job.name)
     return gone
 
 
@@ -192,10 +207,12 @@ def prune_kind(site: Site, job: Job, *, wait: timedelta) -> list[Artifact]:
 
     Raises:
         BusyError: A run of the job holds it.
+        PortfolioOpsError: A file is no longer what was judged.
+        OSError: A file cannot be deleted.
     """
     log = Log(site=site.name, job=job.name)
     with held(site.state, job.kind.value, wait=wait, on_wait=lambda _: None):
-        return _pruned(site, job.kind, catalogue.scan(site.backups, site.name), log)
+        return _pruned(site, job, catalogue.scan(site.backups, site.name), log)
 
 
 def _report(log: Log, job: Job, failure: PortfolioOpsError, seconds: float) -> None:
