@@ -194,16 +194,27 @@ def remove_temporaries(folder: Path, *, older_than: float = 0) -> list[str]:
 
     Returns:
         The names that were deleted.
+
+    Raises:
+        OSError: One cannot be deleted.
     """
     removed = []
-    for entry in os.scandir(folder):
-        if not entry.name.startswith(TEMPORARY_PREFIX) or not entry.is_file(follow_symlinks=False):
-            continue
+    for path in temporaries(folder, older_than=older_than):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older_than:
-                Path(entry.path).unlink()
-                removed.append(entry.name)
+            path.unlink()
+            removed.append(path.name)
     return removed
+
+
+def temporaries(folder: Path, *, older_than: float = 0) -> list[Path]:
+    """What lies unfinished in `folder`, and is at least that many seconds old: of a run that died, or that goes on."""
+    found = []
+    for entry in os.scandir(folder):
+        if entry.name.startswith(TEMPORARY_PREFIX) and entry.is_file(follow_symlinks=False):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime >= older_than:
+                    found.append(Path(entry.path))
+    return found
 
 
 def free_bytes(path: Path) -> int:

@@ -1,12 +1,14 @@
 """How every job of a site is doing: what `status` shows and the hourly check judges."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from portfolio_ops.config import Site
+from portfolio_ops.errors import BusyError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import free_bytes, remove_temporaries, reserve_bytes
+from portfolio_ops.host.files import free_bytes, remove_temporaries, reserve_bytes, temporaries
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import TimerState, service_states, timer_states
 from portfolio_ops.jobs import archive_health, pruning
@@ -24,7 +26,7 @@ OK, RUNNING, WAITING, LATE, FAILED, NEVER = "ok", "running", "waiting", "late", 
 """A job's states. `waiting`: it has never run, and its timer will start it. The last three are findings."""
 
 _HEALTH_SECONDS = 5.0
-_WRITTEN_WITHIN = 3600.0  # seconds in which a small file is surely written
+_WRITTEN_WITHIN = 3600.0  # seconds in which a small file is surely written; a larger one has a run's lock
 _BASE_TRIED = timedelta(minutes=30)
 """For so long a base may fail: it is tried every ten minutes, and one that the archive's stop ended is no failure."""
 
@@ -235,12 +237,13 @@ def _judged(
 def check(site: Site, health: Health) -> None:
     """Put the verdict into the journal: every time while something is wrong, once when it is well again.
 
-    And remove what killed runs have left in the state: nobody else holds a lock for that.
+    And remove what runs have left unfinished; afterwards, so that what cannot be removed keeps nobody from the verdict.
+
+    Raises:
+        OSError: The verdict cannot be remembered; or something unfinished cannot be removed.
     """
     log = Log(site=site.name, job="check")
     site.state.mkdir(mode=0o750, parents=True, exist_ok=True)
-    for folder in (site.state, *requests.folders(site.state)):
-        remove_temporaries(folder, older_than=_WRITTEN_WITHIN)
     before = runs.read(site.state, "check")
     runs.begin(site.state, "check")
     findings = "; ".join(health.findings)
@@ -249,3 +252,22 @@ def check(site: Site, health: Health) -> None:
         log.event(messages.CHECK_FAILED, f"The check found: {findings}", findings=len(health.findings))
     elif before is not None and before.latest.state == runs.FAILED:
         log.event(messages.CHECK_RECOVERED, f"All is well again; it was: {before.latest.message}")
+    _sweep(site)
+
+
+def _sweep(site: Site) -> None:
+    """Remove what runs that ended have left unfinished, of which the next of the job may be a week away, or never come.
+
+    In the state nobody has a lock for all that is written there, so age alone tells. Of a job's folder what is old may
+    still be of a run that goes on. Only where something lies its lock is asked for: not everybody waits for one.
+    """
+    for folder in (site.state, *requests.folders(site.state)):
+        remove_temporaries(folder, older_than=_WRITTEN_WITHIN)
+    for job in JOBS:
+        folder = site.backups / job.kind.folder
+        if folder.is_dir() and temporaries(folder, older_than=_WRITTEN_WITHIN):
+            with (
+                contextlib.suppress(BusyError),
+                lock.held(site.state, job.kind.value, wait=timedelta(), on_wait=lambda _: None),
+            ):
+                remove_temporaries(folder, older_than=_WRITTEN_WITHIN)

@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ CHANGES = frozenset(
 """Before or after these a kill leaves something else behind."""
 
 _TABLE = 40
+_HOURS = 2 * 3600
 _LINE = re.compile(r"(\d+) +(\w+)\(")
 
 
@@ -238,6 +240,18 @@ def require_spoken(result: Result, case: str) -> None:
     if result.code not in {ExitCode.OK, ExitCode.FINDINGS}:
         # What is wrong with one of many artifacts stands in the table of all.
         assert "error: " in result.err or "<3>" in result.err or len(result.out) > _TABLE, (case, result)
+
+
+def check_later(yard: Yard, case: str) -> None:
+    """The hourly check, hours after the run; where something lies about, for it is not quick."""
+    left = list(yard.site.root.rglob(".tmp-*"))
+    for path in left:
+        os.utime(path, (time.time() - _HOURS,) * 2)
+    if left:
+        command, yard.command = yard.command, ["status", "--check"]
+        checked = yard.run(traced=False)
+        yard.command = command
+        assert checked.code in {ExitCode.OK, ExitCode.FINDINGS}, (case, checked.err)
 
 
 def require_tidy(site: Site, case: str) -> None:

@@ -16,7 +16,16 @@ from portfolio_ops.errors import ExitCode
 from portfolio_ops.jobs.archive import archive
 from portfolio_ops.jobs.daily import backup_daily
 from portfolio_ops.jobs.social import backup_social
-from tests.integration.faults.harness import CHANGES, State, Yard, faults, require_spoken, require_tidy, state_of
+from tests.integration.faults.harness import (
+    CHANGES,
+    State,
+    Yard,
+    check_later,
+    faults,
+    require_spoken,
+    require_tidy,
+    state_of,
+)
 
 WAIT = timedelta(minutes=1)
 EVERY, FIRST = int(os.environ.get("FAULTS_EVERY", "200")), int(os.environ.get("FAULTS_FIRST", "0"))
@@ -130,6 +139,8 @@ def require_held(yard: Yard, name: str, before: State, case: str) -> None:
         again = yard.run(traced=False)
     assert again.code == 0, (case, again.err)
     _nothing_lost(before, state_of(site), case)
+    if name == "requested":  # what is done is not made again, so no other run may come for a long time
+        check_later(yard, case)
     require_tidy(site, case)
     if pattern := MADE.get(name):
         # What may not be read is no request; it is put aside, and told.
