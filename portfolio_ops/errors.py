@@ -77,6 +77,10 @@ class RefusedError(PortfolioOpsError):
     code = "REFUSED"
 
 
+class NoRoomError(RefusedError):
+    """There is not the room on the disk that it takes, beside what is left to the site."""
+
+
 class NotFoundError(PortfolioOpsError):
     """A database, artifact or site that was named does not exist."""
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from portfolio_ops.errors import NotFoundError, NotPermittedError, RefusedError
+from portfolio_ops.errors import NoRoomError, NotFoundError, NotPermittedError, RefusedError
 
 TEMPORARY_PREFIX = ".tmp-"
 """Names of unfinished files. Whoever holds a folder's lock may delete every one of them."""
@@ -233,11 +233,11 @@ def require_space(path: Path, needed: int) -> None:
     """Check before any work that `needed` bytes fit without touching the reserve.
 
     Raises:
-        RefusedError: They do not fit.
+        NoRoomError: They do not fit.
     """
     free, reserve = free_bytes(path), reserve_bytes(path)
     if free - reserve < needed:
-        raise RefusedError(
+        raise NoRoomError(
             f"{path} has {free:,} bytes free; this run may need {needed:,} and leaves {reserve:,} to the site",
             suggestion="free some space or enlarge the volume; `portfolio-ops prune --explain` shows what is kept",
         )

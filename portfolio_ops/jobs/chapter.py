@@ -119,5 +119,6 @@ def require_room(backups: Path) -> None:
     if free_bytes(backups) < reserve_bytes(backups):
         raise PortfolioOpsError(
             f"the disk of {backups} has come to the reserve that is left to the site",
-            suggestion="free some space, or shorten [retention]; the archive goes on by itself then, with a fresh base",
+            suggestion="free some space: `portfolio-ops prune --explain` shows what may go, `prune --yes` deletes it;"
+            " or shorten [retention]. The archive goes on by itself then, with a fresh base",
         )

@@ -119,7 +119,7 @@ def _with_progress(image: Snapshot, fingerprint: Fingerprint, task: Task) -> Ite
     """The image's content, as long as there is room: meanwhile the WAL grows, and the artifact may be a large one.
 
     Raises:
-        RefusedError: The disk has come to the site's reserve.
+        NoRoomError: The disk has come to the site's reserve.
     """
     done = 0
     for chunk in image.chunks():

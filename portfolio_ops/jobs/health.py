@@ -67,6 +67,7 @@ class Health:
         unfinished: What waits for a person, in words: an interrupted restore, bad artifacts, what could not be pruned,
             a sick backend.
         free, reserve: Bytes on the disk of the backups, and those of them that are left to the site.
+        cure: What makes room, in words, where it has come to the reserve and something may go.
     """
 
     jobs: tuple[JobHealth, ...]
@@ -76,6 +77,7 @@ class Health:
     unfinished: tuple[str, ...]
     free: int
     reserve: int
+    cure: str
 
     @property
     def findings(self) -> list[str]:
@@ -86,9 +88,8 @@ class Health:
         if self.archive is not None and self.archive.finding:
             words.append(self.archive.finding)
         if self.free < self.reserve:
-            words.append(
-                f"only {self.free:,} bytes are free on the disk of the backups, the reserve is {self.reserve:,}"
-            )
+            room = f"only {self.free:,} bytes are free on the disk of the backups, the reserve is {self.reserve:,}"
+            words.append(f"{room}: {self.cure}" if self.cure else room)
         return words
 
 
@@ -98,6 +99,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
     timers = timer_states(site.name) or {}
     place = site.backups if site.backups.is_dir() else site.root
     archive = archive_health.assess(site, now)
+    free, reserve = free_bytes(place), reserve_bytes(place)
     return Health(
         (
             *(_job_health(site, job, found, timers.get(job.name), now) for job in JOBS if _is_shown(job, found)),
@@ -114,8 +116,9 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
             *_resting(site, archive),
             *(sick_backend(site) if ask_backend else ()),
         ),
-        free_bytes(place),
-        reserve_bytes(place),
+        free,
+        reserve,
+        pruning.cure_of_no_room(site, found, now) if free < reserve else "",
     )
 
 

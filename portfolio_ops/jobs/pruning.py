@@ -6,13 +6,15 @@ backups, gets another artifact each time, on a disk from which nothing goes.
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import foreseen
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
-from portfolio_ops.store import runs
+from portfolio_ops.store import retention, runs, timeline
+from portfolio_ops.store.catalogue import Catalogue
 
 _RECORD = "pruning-"
 
@@ -58,3 +60,24 @@ def failing(state: Path) -> list[str]:
         for job, record in found
         if record is not None and record.latest.state == runs.FAILED
     )
+
+
+def cure_of_no_room(site: Site, found: Catalogue, now: datetime) -> str:
+    """What a person may do where there is no room: what retention lets go, of which a failed run deletes nothing.
+
+    Increments of the archive are not counted, for that they would have to be read: these may free more.
+
+    Args:
+        found: All that there is.
+        now: With a zone.
+
+    Returns:
+        It in words; empty where no artifact may go, or where only a clock that may be wrong says so.
+    """
+    if retention.clock_leapt(found.artifacts, now) is not None:
+        return ""
+    verdicts = retention.decide(found.artifacts, site.retention, now, timeline.beginnings(site.backups))
+    going = [verdict.artifact.bytes for verdict in verdicts if not verdict.keep]
+    if not going:
+        return ""
+    return f"`portfolio-ops prune --yes` deletes {len(going)} artifacts that are past their time, {sum(going):,} bytes"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError, foreseen
+from portfolio_ops.errors import NoRoomError, NotFoundError, PortfolioOpsError, RefusedError, foreseen
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import remove_temporaries
 from portfolio_ops.host.journal import Log
@@ -103,6 +103,8 @@ def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wai
     except Exception as error:
         if (failure := foreseen(error)) is None:
             raise
+        if isinstance(failure, NoRoomError):
+            failure.suggestion = _cure_of_no_room(site) or failure.suggestion
         _report(log, job, failure, time.monotonic() - began)
         raise failure from error
     return Outcome(tuple(made), tuple(pruned), time.monotonic() - began, put_off)
@@ -213,6 +215,14 @@ def prune_kind(site: Site, job: Job, *, wait: timedelta) -> list[Artifact]:
     log = Log(site=site.name, job=job.name)
     with held(site.state, job.kind.value, wait=wait, on_wait=lambda _: None):
         return _pruned(site, job, catalogue.scan(site.backups, site.name), log)
+
+
+def _cure_of_no_room(site: Site) -> str:
+    try:
+        cure = pruning.cure_of_no_room(site, catalogue.scan(site.backups, site.name), datetime.now(UTC))
+    except OSError:  # what was refused is to be told all the same
+        return ""
+    return cure and f"{cure}; or enlarge the volume"
 
 
 def _report(log: Log, job: Job, failure: PortfolioOpsError, seconds: float) -> None:

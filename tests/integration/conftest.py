@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from portfolio_ops.config import Site
 from tests.require import require_root
 
 _MKFS = {
@@ -115,3 +116,13 @@ def filesystem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
         subprocess.run(
             ["umount", "--lazy", str(memory)], check=True
         )  # a loop device may hold its image a little longer
+
+
+@pytest.fixture
+def small_disk(site: Site) -> Iterator[Site]:
+    """The site's backups on a filesystem of 24 MiB."""
+    require_root("a full disk")
+    site.backups.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", site.backups], check=True)
+    yield site
+    subprocess.run(["umount", site.backups], check=True)

@@ -287,16 +287,6 @@ def test_a_file_where_a_folder_should_be_is_refused_and_named(site: Site) -> Non
     assert problem["reason"] == f"{site.backups}/daily cannot be listed: Not a directory"
 
 
-@pytest.fixture
-def small_disk(site: Site) -> Iterator[Site]:
-    """The site's backups on a filesystem of 24 MiB."""
-    require_root("a full disk")
-    site.backups.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", site.backups], check=True)
-    yield site
-    subprocess.run(["umount", site.backups], check=True)
-
-
 def test_a_backup_that_will_not_fit_is_refused_before_any_work(small_disk: Site) -> None:
     enlarge(small_disk.database, 30_000_000)
     answer = asked(small_disk, "backup", "daily", code=4)

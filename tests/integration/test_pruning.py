@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from portfolio_ops.jobs.run import DAILY, Outcome, prune_kind
 from portfolio_ops.jobs.social import backup_social
 from portfolio_ops.store import catalogue, prune, requests, runs
 from portfolio_ops.store.artifact import Kind
-from tests.integration.test_jobs import asked, planted
+from tests.integration.test_jobs import asked, enlarge, planted
 
 WAIT = timedelta(minutes=1)
 YEAR = timedelta(days=365)
@@ -153,3 +154,43 @@ def test_a_merge_that_cannot_begin_is_none_of_the_backups_business(
     monkeypatch.setattr("portfolio_ops.jobs.expire.expired_increments", lambda *_: [])
     assert backup_daily(site, wait=WAIT).made
     assert "<4>Older increments could not be merged" in capsys.readouterr().err
+
+
+def refusal(site: Site) -> str:
+    """What is advised where a daily does not fit. Nothing is pruned for it."""
+    before = sorted(site.backups.rglob("*.zst"))
+    [error] = asked(site, "backup", "daily", code=4)["errors"]
+    assert "bytes free" in error["message"]
+    assert sorted(site.backups.rglob("*.zst")) == before
+    return str(error["suggestion"])
+
+
+def test_a_backup_that_does_not_fit_names_what_may_go(small_disk: Site) -> None:
+    site = small_disk
+    enlarge(site.database, 30_000_000)
+    overdue(site, Kind.DAILY)
+    old = planted(site, Kind.EVENT, YEAR, "event-old")
+    advice = refusal(site)
+    said = re.search(
+        r"`portfolio-ops prune --yes` deletes (\d+) artifacts that are past their time, ([\d,]+) bytes", advice
+    )
+    assert said is not None, advice
+    freed = asked(site, "prune", "--yes")["data"]["pruned"]
+    assert (int(said[1]), int(said[2].replace(",", ""))) == (len(freed), sum(each["bytes"] for each in freed))
+    assert not old.exists()
+    assert "prune --yes" not in refusal(site)
+
+
+def test_where_the_clock_may_be_wrong_nobody_is_advised_to_prune(small_disk: Site) -> None:
+    enlarge(small_disk.database, 30_000_000)
+    for number in range(6):
+        planted(small_disk, Kind.DAILY, YEAR + timedelta(days=number), f"old-{number}")
+    assert "prune --yes" not in refusal(small_disk)
+
+
+def test_a_disk_at_the_reserve_is_a_finding_that_names_what_may_go(small_disk: Site) -> None:
+    overdue(small_disk, Kind.DAILY)
+    with (small_disk.backups / "of-the-site").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 23 << 20)
+    [finding] = [each for each in asked(small_disk, "status", code=10)["data"]["findings"] if "reserve" in each]
+    assert "`portfolio-ops prune --yes` deletes 5 artifacts" in finding
