@@ -13,7 +13,8 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import foreseen
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
-from portfolio_ops.store import retention, runs, timeline
+from portfolio_ops.restore import keeping
+from portfolio_ops.store import retention, runs
 from portfolio_ops.store.catalogue import Catalogue
 
 _RECORD = "pruning-"
@@ -76,7 +77,7 @@ def cure_of_no_room(site: Site, found: Catalogue, now: datetime) -> str:
     """
     if retention.clock_leapt(found.artifacts, now) is not None:
         return ""
-    verdicts = retention.decide(found.artifacts, site.retention, now, timeline.beginnings(site.backups))
+    verdicts = keeping.verdicts(site, found.artifacts, now)
     going = [verdict.artifact.bytes for verdict in verdicts if not verdict.keep]
     if not going:
         return ""

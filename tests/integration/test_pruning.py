@@ -129,7 +129,7 @@ def test_by_hand_it_fails_and_a_success_is_all_that_the_check_waits_for(site: Si
 
 
 def test_a_fault_of_the_program_is_not_hidden(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portfolio_ops.jobs.run.retention.decide", lambda *_: 1 / 0)
+    monkeypatch.setattr("portfolio_ops.restore.keeping.decide", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         backup_daily(site, wait=WAIT)
 
@@ -150,7 +150,7 @@ def test_a_merge_that_cannot_begin_is_none_of_the_backups_business(
 
     planted(site, Kind.DAILY, timedelta(days=2), "of-late")
     monkeypatch.setattr("portfolio_ops.jobs.age.timeline.ids", fail)
-    monkeypatch.setattr("portfolio_ops.jobs.run.timeline.beginnings", lambda _: [])
+    monkeypatch.setattr("portfolio_ops.restore.keeping._grounds", lambda *_: {})
     monkeypatch.setattr("portfolio_ops.jobs.expire.expired_increments", lambda *_: [])
     assert backup_daily(site, wait=WAIT).made
     assert "<4>Older increments could not be merged" in capsys.readouterr().err
