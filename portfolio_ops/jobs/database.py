@@ -1,6 +1,7 @@
 """A whole database as an artifact: snapshot, compress, read back, check, publish."""
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from portfolio_ops.sqlite.snapshot import Snapshot, snapshot
 from portfolio_ops.store import catalogue, witness
 from portfolio_ops.store import image as handed
 from portfolio_ops.store.artifact import Artifact, Kind, Metadata
-from portfolio_ops.store.lock import PINNED, held, is_held
+from portfolio_ops.store.lock import PINNED, held, holder_of, is_held
 from portfolio_ops.store.publish import Draft
 
 SUFFIX = ".sqlite.zst"
@@ -78,9 +79,14 @@ def _held_still(site: Site) -> Iterator[tuple[Snapshot, datetime]]:
             taken = datetime.now(UTC)
             if image.position is not None:
                 witness.ask(site.state, image.position, image.looked)
-            elif alone and is_held(site.state, PINNED):
+            elif alone and _is_followed(site):
                 handed.offer(site.state, image)
         yield image, taken
+
+
+def _is_followed(site: Site) -> bool:
+    """Whether the archive follows the database. A restore holds its lock, too, and puts a former database away."""
+    return is_held(site.state, PINNED) and holder_of(site.state, PINNED) != os.getpid()
 
 
 def _is_alone(site: Site, lock: contextlib.ExitStack) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from portfolio_ops.moment import exact
 from portfolio_ops.restore import points
 from portfolio_ops.restore.audit import State as PieceState
 from portfolio_ops.restore.audit import audit
@@ -259,6 +260,39 @@ def test_it_lets_go_of_a_file_that_is_exchanged(yard: Yard) -> None:
     yard.end_archive()
     last = points.windows(yard.site)[-1]
     assert (last.timeline, last.points) == (timeline.ids(yard.site.backups)[-1], 1)
+
+
+def last_moment(yard: Yard) -> str:
+    """The last one that can be restored."""
+    return exact(max(window.last for window in points.windows(yard.site)))
+
+
+def newest_moment(yard: Yard) -> bytes:
+    """The last state that the archive knows, restored."""
+    target = yard.folder / "newest.sqlite"
+    called(yard, "restore", "database", "--at", last_moment(yard), "--to", str(target))
+    content = target.read_bytes()
+    target.unlink()
+    return content
+
+
+def test_what_a_restore_put_away_is_not_taken_for_the_present(yard: Yard) -> None:
+    """The archive was off meanwhile, and the restored state is the one with which its timeline ended."""
+    yard.start_archive()
+    yard.wait_for_base()
+    committed(yard)
+    archived(yard)
+    yard.end_archive()
+    when, content = last_moment(yard), yard.database.read_bytes()
+    committed(yard)
+    called(yard, "restore", "database", "--at", when, "--in-place", "--yes")
+    assert yard.database.read_bytes() == content
+    assert not image.path_of(yard.site.state).exists()
+    yard.start_archive()
+    time.sleep(2)
+    assert newest_moment(yard) == content
+    yard.end_archive()
+    assert newest_moment(yard) == content
 
 
 def test_another_journal_mode_is_another_timeline(yard: Yard) -> None:
