@@ -263,6 +263,9 @@ class PageFollower:
             if in_time and copy.image.page_size == self._looker.page_size:
                 found = self._hashes.compared(living(copy.image.chunks(), self._living), cast("BinaryIO", file))
                 if found.position.frame >= self._hashes.position.frame:
+                    if found.numbers:
+                        # It may be older than what was looked at to begin with, which is to be archived after it then.
+                        self._looker.forget()
                     self._append(found, copy.seen)
                     self._has_base = True
         image.withdraw(self._site.state)

@@ -109,6 +109,10 @@ class Looker:
         last = self._last
         return last is None or (status.st_size, status.st_mtime_ns) != (last.length, last.changed)
 
+    def forget(self) -> None:
+        """Let the next look read, even if nothing was changed since the last: something else was heard since then."""
+        self._last = None
+
     def look(self, read: Callable[[Iterable[memoryview]], _Result], alive: Callable[[], object]) -> _Result | None:
         """See the database as it is, by handing its image from front to back to `read`.
 

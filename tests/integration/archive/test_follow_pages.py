@@ -295,6 +295,25 @@ def test_what_a_restore_put_away_is_not_taken_for_the_present(yard: Yard) -> Non
     assert newest_moment(yard) == content
 
 
+def test_a_copy_that_a_killed_archive_left_is_a_moment_of_the_past(yard: Yard) -> None:
+    """It is archived as of when it was made; then the database is looked at, whatever was restored meanwhile."""
+    yard.start_archive()
+    yard.wait_for_base()
+    committed(yard)
+    archived(yard)
+    yard.end_archive()
+    when, content = last_moment(yard), yard.database.read_bytes()
+    committed(yard)
+    shutil.copy(yard.database, image.path_of(yard.site.state))
+    called(yard, "restore", "database", "--at", when, "--in-place", "--yes")
+    yard.start_archive()
+    yard.until(lambda: len(timeline.ids(yard.site.backups)) == 2, "another timeline begins")
+    assert "went back from change" in yard.said()
+    yard.wait_for_base(3)  # what was put away is one, too
+    yard.end_archive()
+    assert newest_moment(yard) == content
+
+
 def test_another_journal_mode_is_another_timeline(yard: Yard) -> None:
     yard.start_archive()
     yard.wait_for_base()
