@@ -22,7 +22,7 @@ from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.restore.record import OPEN, PUT_BACK, Record
 from portfolio_ops.restore.replay import stage
 from portfolio_ops.restore.swap import finish_move, put_sides_back
-from portfolio_ops.sqlite.place import SIDES, side
+from portfolio_ops.sqlite.place import SIDES, located, side
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.lock import EXCHANGE, PINNED, RESTORE, held
 
@@ -120,6 +120,7 @@ def undoable(site: Site) -> Record:
 
     Raises:
         NotFoundError: There is none.
+        RefusedError: Its raw files are another site's.
     """
     record = _read(site)
     if record is None or record.state == OPEN or not record.undo:
@@ -127,6 +128,8 @@ def undoable(site: Site) -> Record:
             "there is no restore in place that could be undone",
             suggestion="any backup can be restored: portfolio-ops list",
         )
+    if record.undo.startswith("/"):  # an artifact is among the site's own, wherever that is
+        _require_own(site, record)
     return record
 
 
@@ -137,9 +140,36 @@ def was_put_back(site: Site) -> bool:
 
 
 def interrupted(site: Site) -> Record | None:
-    """The restore that died in its middle, if one did (or one that runs now)."""
+    """The restore that died in its middle, if one did (or one that runs now).
+
+    Raises:
+        RefusedError: It is another site's.
+    """
     record = _read(site)
-    return record if record is not None and record.state == OPEN else None
+    if record is None or record.state != OPEN:
+        return None
+    _require_own(site, record)
+    return record
+
+
+def _require_own(site: Site, record: Record) -> None:
+    """Check that a record is of the site's own database, and what it kept beside that.
+
+    Who copies a site copies its state as well, and the paths in it are those of the former one.
+
+    Raises:
+        RefusedError: It is not.
+    """
+    database = located(site.database)
+    beside = not record.undo.startswith("/") or Path(record.undo).parent == database.parent
+    if record.database == str(database) and beside:
+        return
+    file = site.state / "restore.json"
+    raise RefusedError(
+        f"{file} tells of {record.database if beside else record.undo}, and the site's database is {database}:"
+        " it was copied with the site, or moved",
+        suggestion=f"if the former site is there still: delete {file}; if this is that site: correct the paths in it",
+    )
 
 
 def finish_interrupted(site: Site, log: Log) -> str:

@@ -299,3 +299,51 @@ def test_the_command_line_says_what_it_finished(
     assert ("could not be started" in said) is (start == "false")
     with contextlib.closing(sqlite3.connect(site.database)) as connection:
         assert connection.execute("SELECT count(*) FROM comments").fetchone() == (0,)
+
+
+def _copied(site: Site, folder: Path) -> Site:
+    """The whole site, copied to another place; the former one stays."""
+    folder.mkdir()
+    shutil.copytree(site.root, folder / "site")
+    file = folder / site.file.name
+    file.write_text(site.file.read_text().replace(str(site.root), str(folder / "site")))
+    return config.load(file)
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_in_a_copy_of_a_site_an_interrupted_restore_is_the_former_sites(
+    site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backup_daily(site, wait=timedelta())
+    site = _with_backend(site, tmp_path)
+    _die_with_the_new_one_in_place(site)
+    copy = _copied(site, tmp_path / "copy")
+    before = _contents(site.root), _contents(copy.database.parent)
+    for words in (["restore", "undo"], ["restore", "database", "latest", "--in-place"]):
+        assert run(["--config", str(copy.file), *words, "--yes"]) == 4
+        said = capfd.readouterr().err
+        assert f"tells of {site.database}" in said
+        assert f"delete {copy.state / 'restore.json'}" in said
+    assert (_contents(site.root), _contents(copy.database.parent)) == before
+    (copy.state / "restore.json").unlink()
+    shutil.rmtree(copy.database.parent / ".portfolio-ops-restore")
+    assert run(["--config", str(copy.file), "restore", "database", "latest", "--in-place", "--yes"]) == 0
+    assert _contents(site.root) == before[0]
+
+
+def test_in_a_copy_of_a_site_raw_files_are_the_former_sites(
+    site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backup_daily(site, wait=timedelta())
+    site.database.write_bytes(b"damaged" * 1000)
+    _restore(site)
+    copy = _copied(site, tmp_path / "copy")
+    before = _contents(site.root), _contents(copy.database.parent)
+    assert run(["--config", str(copy.file), "restore", "undo", "--yes"]) == 4
+    assert f"tells of {site.database}" in capfd.readouterr().err
+    assert (_contents(site.root), _contents(copy.database.parent)) == before
+    assert run(["--config", str(site.file), "restore", "undo", "--yes"]) == 0
+    assert site.database.read_bytes() == b"damaged" * 1000
