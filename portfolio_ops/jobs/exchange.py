@@ -264,18 +264,27 @@ def close_taken_back(site: Site, record: Record) -> str:
     return note
 
 
-def start_again(site: Site, record: Record, *, after: BaseException | None = None) -> None:
+def start_again(site: Site, record: Record, *, after: BaseException | None = None) -> str:
     """Start the backend if it ran before and does not now.
 
     Args:
         after: What failed. A stop that did not end in time may still stop it, after we have found it running.
+
+    Returns:
+        What a person has to do, to be put behind a sentence; empty if there is nothing.
+
+    Raises:
+        BackendError: It could not be asked or started.
     """
     if not record.running:
-        return
+        return ""
+    if not backend.is_known(site.backend):  # it was when the restore began
+        return f"; the backend ran before, and is not started again: there is no [backend] in {site.file}; start it"
     if isinstance(after, backend.UnfinishedError):
         backend.wait_until_stopped(site.backend)
     if not backend.is_running(site.backend):
         backend.start(site.backend)
+    return ""
 
 
 def _close(site: Site, record: Record) -> None:

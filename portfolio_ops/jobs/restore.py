@@ -189,7 +189,7 @@ def finish_interrupted(site: Site, log: Log) -> str:
         words = f"an interrupted restore of {record.artifact} was finished: the restored database is in place"
         finish_move(work.incoming_of(database), database)
         try:
-            exchange.start_again(site, record)
+            words += exchange.start_again(site, record)
         except backend.BackendError as error:  # must not stand between a person and an undo
             words = f"{words}; {error.message}"
         log.event(messages.RESTORE_RECOVERED, words[0].upper() + words[1:], database=str(database))
@@ -201,8 +201,8 @@ def finish_interrupted(site: Site, log: Log) -> str:
     work.require_nothing_left(database)
     if former.is_dir():
         put_sides_back(database, former)
-    exchange.start_again(site, record)
     words = f"an interrupted restore of {record.artifact} was taken back: the former state is in place"
+    words += exchange.start_again(site, record)
     words += exchange.close_taken_back(site, record)
     log.event(messages.RESTORE_RECOVERED, words[0].upper() + words[1:], database=str(database))
     return words

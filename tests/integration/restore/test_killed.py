@@ -347,3 +347,22 @@ def test_in_a_copy_of_a_site_raw_files_are_the_former_sites(
     assert (_contents(site.root), _contents(copy.database.parent)) == before
     assert run(["--config", str(site.file), "restore", "undo", "--yes"]) == 0
     assert site.database.read_bytes() == b"damaged" * 1000
+
+
+@pytest.mark.parametrize("has_come", [True, False])
+def test_a_backend_that_is_not_configured_any_more_is_not_started_and_that_is_said(
+    site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str], *, has_come: bool
+) -> None:
+    backup_daily(site, wait=timedelta())
+    site = _with_backend(site, tmp_path)
+    _die_with_the_new_one_in_place(site)
+    if not has_come:
+        record = json.loads((site.state / "restore.json").read_bytes())
+        (site.state / "restore.json").write_text(json.dumps({**record, "new": 0}))
+        shutil.rmtree(site.database.parent / ".portfolio-ops-restore")
+    site.file.write_text(f'[site]\nroot = "{site.root}"\n')
+    assert run(["--config", str(site.file), "restore", "undo", "--yes"]) == 0
+    said = capfd.readouterr()
+    assert ("restored database is in place" if has_come else "former state is in place") in said.out
+    assert "the backend ran before, and is not started again: there is no [backend]" in said.out
+    assert "the backend ran before, and is not started again: there is no [backend]" in said.err
