@@ -60,7 +60,7 @@ class Chapter:
         """Add a flush, durable at once or after the next `sync`; gives the hash that names it.
 
         Raises:
-            TimelineEndedError: The clock went back: moments would no longer be in order.
+            TimelineEndedError: The clock went back: moments would no longer be in order. Or the file was lost.
             OSError: The disk is full or fails.
             RefusedError: The disk has come to the site's reserve.
         """
@@ -70,6 +70,7 @@ class Chapter:
                 raise TimelineEndedError(f"the clock went back from {before} to {seen}")
             seen = before
         writer = self._writer_of(seen)
+        self.require_named(seen)
         require_room(self._site.backups)
         cut = writer.append(pages, database_pages, since, position, seen, durable=durable)
         self.last, self._link = seen, writer.link
@@ -88,6 +89,18 @@ class Chapter:
                 self._writer = IncrementWriter.create(path, head)
             self._hour = name
         return self._writer
+
+    def require_named(self, now: datetime) -> None:
+        """Check that the file of the hour is found under its name. One whose hour is over may be merged, or let go.
+
+        Raises:
+            TimelineEndedError: It is not, as after an rm, or where a folder of backups was copied over this one.
+        """
+        if self._writer is not None and self._hour == timeline.name_of(now):
+            try:
+                self._writer.require_named()
+            except TimelineEndedError as error:
+                raise TimelineEndedError(f"{error.message}, and with it the moments that are in no copy") from error
 
     def sync(self) -> None:
         """Make durable what is not yet.

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from portfolio_ops.config import Site
@@ -103,6 +103,7 @@ class Follower:
                 if not (once or sealed) and now >= seal_at and self._index.frames:
                     sealed = now if self._seal() else 0.0
                     seal_at = now + _SEAL_AGAIN
+                self._chapter.require_named(datetime.now(UTC))
                 self._base.look()
                 if once:
                     self._base.require_no_failure()

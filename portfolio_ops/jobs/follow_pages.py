@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
@@ -180,6 +180,7 @@ class PageFollower:
                     if not once:
                         self._detector.look()
                     due = time.monotonic() + self._interval
+                self._chapter.require_named(datetime.now(UTC))
                 self._base.look()
                 if once:
                     self._base.require_no_failure()

@@ -19,6 +19,7 @@ from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory, open_reg
 from portfolio_ops.sqlite.cuts import Cut, Cuts, chained, encode_fields
 from portfolio_ops.sqlite.increment import Head, Increment, Link, encode_head, scan
 from portfolio_ops.sqlite.increment_content import verify
+from portfolio_ops.sqlite.lineage import require_same_file
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.sqlite.wal_encoder import Encoder
@@ -114,6 +115,14 @@ class IncrementWriter:
         """Let go of the file. Nothing is left to be written."""
         os.close(self._file)
         self._usable = False
+
+    def require_named(self) -> None:
+        """Check that the file has its name still: what is written without one, nobody finds.
+
+        Raises:
+            TimelineEndedError: It was replaced or removed.
+        """
+        require_same_file(self._file, self.path)
 
     def sync(self) -> None:
         """Make all that was appended durable.
