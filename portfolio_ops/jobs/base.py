@@ -1,6 +1,7 @@
 """A whole backup for the beginning of a timeline, made while the database is followed."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
@@ -10,6 +11,7 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import child
 from portfolio_ops.store import catalogue, timeline
+from portfolio_ops.store.artifact import Kind
 
 if TYPE_CHECKING:
     import subprocess
@@ -19,6 +21,8 @@ _BYTES_PER_SECOND = 5e6
 
 _PAUSES = (10.0, 60.0, 600.0)
 _LOOK_AGAIN = 0.5
+_ASK_AGAIN = 60.0
+"""Seconds after which it is asked again whether a base that was there is there still."""
 
 
 class Base:
@@ -27,15 +31,36 @@ class Base:
     Args:
         since: When the timeline began.
         resumed: Whether it is gone on with.
+        leads: Whether a whole backup leads to its moments; where it is not given, any does that was taken since.
     """
 
-    def __init__(self, site: Site, log: Log, since: datetime, *, resumed: bool) -> None:
-        self._site, self._log = site, log
+    def __init__(
+        self, site: Site, log: Log, since: datetime, *, resumed: bool, leads: Callable[[], bool] | None = None
+    ) -> None:
+        self._site, self._log, self._since = site, log, since
+        self._leads = self._is_one_there if leads is None else leads
         self._process: subprocess.Popen[bytes] | None = None
-        newest = catalogue.newest_database(catalogue.scan(site.backups, site.name))
-        # Whatever was taken since the timeline began, lies in it; nothing that there is when it begins.
-        self.is_there = resumed and newest is not None and newest.taken >= since
+        self._folders = self._changed()
+        # Nothing that there is when the timeline begins, lies in it.
+        self.is_there = resumed and self._is_one_there()
         self._due, self._failures = self._first_due(), 0
+        self._ask_at = time.monotonic() + _ASK_AGAIN
+
+    def _is_one_there(self) -> bool:
+        """Whether a whole backup was taken since the timeline began: whatever was, lies in it."""
+        newest = catalogue.newest_database(catalogue.scan(self._site.backups, self._site.name))
+        return newest is not None and newest.taken >= self._since
+
+    def _changed(self) -> list[int]:
+        """When a name came into each folder of whole backups, or went, at last: none is lost without that."""
+        times = []
+        for kind in Kind:
+            if kind.holds_database:
+                try:
+                    times.append((self._site.backups / kind.folder).stat().st_mtime_ns)
+                except OSError:
+                    times.append(0)
+        return times
 
     def _first_due(self) -> float:
         """Now; but a service that is started again and again does not fill the disk with bases."""
@@ -56,15 +81,19 @@ class Base:
         """When to look again, as of time.monotonic(3)."""
         if self._process is not None:
             return now + _LOOK_AGAIN
-        return float("inf") if self.is_there else self._due
+        return self._ask_at if self.is_there else self._due
 
     def look(self) -> None:
-        """Begin it when it is due, and see whether it has ended."""
+        """Begin it when it is due, and see whether it has ended; and whether one that was there is there still."""
+        if self.is_there and time.monotonic() >= self._ask_at:
+            self._ask()
         if self._process is None and not self.is_there and time.monotonic() >= self._due:
             self._process = child.begin(self._site, "archive", "base")
         if self._process is None or self._process.poll() is None:
             return
         self.is_there = self._process.returncode == 0
+        # Not asked about at once: by a clock that went back it was taken before the timeline began, and one is enough.
+        self._folders, self._ask_at = self._changed(), time.monotonic() + _ASK_AGAIN
         if not self.is_there:
             pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
             self._due, self._failures = time.monotonic() + pause, self._failures + 1
@@ -74,6 +103,17 @@ class Base:
                 f" (exit code {self._process.returncode}); again in {pause:.0f} s",
             )
         self._process = None
+
+    def _ask(self) -> None:
+        """See whether it was lost: what is found to be bad is put away, and retention lets others go."""
+        before, self._folders = self._folders, self._changed()
+        self._ask_at = time.monotonic() + _ASK_AGAIN
+        if self._folders == before or self._leads():
+            return
+        self.is_there = False
+        self._log.event(
+            messages.ARCHIVE_FAILED, "No whole backup leads to the moments of the timeline any more: another is made"
+        )
 
     def require_no_failure(self) -> None:
         """For who does not wait for another try.

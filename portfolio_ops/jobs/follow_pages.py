@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
@@ -88,8 +89,9 @@ class PageFollower:
             self._memory.write(looker.inode, start.hashes)
         self.timeline, self._hashes = start.name, start.hashes
         self._chapter = Chapter(site, start.name, looker.page_size, start.link, start.seen, based=start.based)
-        self._base = Base(site, log, timeline.began(start.name), resumed=start.has_base)
+        self._base = Base(site, log, timeline.began(start.name), resumed=start.has_base, leads=self._leads)
         self._has_base = start.has_base
+        self._leading: Path | None = None
         self._detector = Detector(site, looker, log)
         self._interval, self._stalls = 0.0, Stalls(site, log)
         self._restless = 0.0  # since when it cannot be read, as of time.monotonic(3)
@@ -139,7 +141,7 @@ class PageFollower:
         end = hashes.position
         words = f"Going on with timeline {names[-1]} from change {end.frame}"
         self._log.event(messages.ARCHIVE_RESUMED, words, timeline=names[-1])
-        has_base = _has_base(history, end)
+        has_base = _leading(history, end) is not None
         link, seen = (last.link, last.cuts[-1].seen) if last is not None else (None, None)
         based = max((base.artifact.taken for base in history.bases if base.position == end), default=None)
         return _Start(names[-1], hashes, link, seen, has_base, based)
@@ -293,19 +295,31 @@ class PageFollower:
                 f"the database went back from change {before} to change {now}: another was copied over it"
             )
 
+    def _leads(self) -> bool:
+        """Whether a base stands at a restore point still. Which one does is read from the archive once.
+
+        Raises:
+            TimelineEndedError: The timeline itself is gone.
+        """
+        if self._leading is None or not self._leading.exists():
+            if not timeline.folder_of(self._site.backups, self.timeline).is_dir():
+                raise TimelineEndedError(f"timeline {self.timeline} was removed while it was followed")
+            self._leading = _leading(_history(self._site, self.timeline), self._hashes.position)
+        self._has_base = self._leading is not None
+        return self._has_base
+
     def _require_base(self) -> None:
         """Check that a base that was made stands at a restore point.
 
         Raises:
             PortfolioOpsError: It does not: its copy was not handed over.
         """
-        if self._base.is_there and not self._has_base and not image.path_of(self._site.state).exists():
-            self._has_base = _has_base(_history(self._site, self.timeline), self._hashes.position)
-            if not self._has_base:
-                raise PortfolioOpsError(
-                    "the base of the timeline stands at no restore point: its copy was not handed over",
-                    suggestion=f"is there room in {self._site.state}? Another base is made",
-                )
+        copy = image.path_of(self._site.state)
+        if self._base.is_there and not self._has_base and not copy.exists() and not self._leads():
+            raise PortfolioOpsError(
+                "the base of the timeline stands at no restore point: its copy was not handed over",
+                suggestion=f"is there room in {self._site.state}? Another base is made",
+            )
 
 
 def _history(site: Site, name: str) -> History:
@@ -324,6 +338,7 @@ def _ends_of(history: History, last: Increment | None) -> set[Position]:
     return {base.position for base in history.bases}
 
 
-def _has_base(history: History, end: Position) -> bool:
-    """Whether a backup stands at a restore point of a timeline, or at its end."""
-    return any(base.places or base.position == end for base in history.bases)
+def _leading(history: History, end: Position) -> Path | None:
+    """The newest backup that stands at a restore point of a timeline, or at its end."""
+    bases = [base.artifact.path for base in history.bases if base.places or base.position == end]
+    return bases[-1] if bases else None
