@@ -2,13 +2,10 @@
 
 import contextlib
 import hashlib
-import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
@@ -24,18 +21,16 @@ from portfolio_ops.sqlite.pin import Outcome, Pin
 from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.tail import DamagedWalError, Tail
-from portfolio_ops.sqlite.wal_header import Checksum
 from portfolio_ops.sqlite.wal_index import WalIndex
 from portfolio_ops.store import catalogue, timeline, witness
 from portfolio_ops.store.artifact import Kind
+from portfolio_ops.store.standing import Standing, remember, remembered
 
 _AT_REST = 1.0
 _SEAL_FRAMES = 800
 """A WAL of so many frames is sealed: fewer than the 1,000 at which SQLite lets the site checkpoint."""
 
 _SEAL_AGAIN = 5.0
-_MEMORY = "archive-position"
-_MEMORY_FORM = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{16}) (\d{10}) (\d{20})\n")
 
 
 class Follower:
@@ -70,7 +65,7 @@ class Follower:
         tail = self._tail_from_here()
         name = begin_timeline(site, self._log)
         self._chain = _beginning(name)
-        remember(site.state, self._chain, tail)
+        remember(site.state, Standing(self._chain, tail.checksum, tail.position))
         return tail, Chapter(site, name, page_size, None, None), name, False
 
     def _tail_from_here(self) -> Tail:
@@ -162,7 +157,7 @@ class Follower:
                     )
         if chain:
             self._chain = chain
-            remember(self._site.state, chain, self._tail)
+            self._remember()
 
     def _witnessed(self, index: WalIndex) -> Iterator[tuple[WalIndex, datetime]]:
         """Where a backup stands that is being made, and when: there a restore point comes first, for drills to compare.
@@ -187,7 +182,11 @@ class Follower:
         """
         changed = self._pin.settle(self._index, checkpoint=not once)
         if changed is not None:
-            remember(self._site.state, self._chain, self._tail, changed)
+            self._remember(changed)
+
+    def _remember(self, changed: int = 0) -> None:
+        standing = Standing(self._chain, self._tail.checksum, self._tail.position, changed)
+        remember(self._site.state, standing)
 
     def _seal(self) -> bool:
         """Try to end the WAL's generation, so that it does not grow; gives whether that was done."""
@@ -226,7 +225,7 @@ def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
     names = timeline.ids(site.backups)
     if not names:
         return None
-    memory = _remembered(site.state)
+    memory = remembered(site.state)
     end = None if memory is None else _end(site, names[-1], pin.page_size, memory)
     if memory is None or end is None or (memory.chain, memory.position) != (end.chain, end.position):
         return None
@@ -255,7 +254,7 @@ class _End:
     based: datetime | None = None
 
 
-def _end(site: Site, name: str, page_size: int, memory: "_Memory") -> _End | None:
+def _end(site: Site, name: str, page_size: int, memory: Standing) -> _End | None:
     """The end of a timeline; one in which nothing was seen to be committed ends where it began, as is remembered."""
     last = timeline.newest(site.backups, name, site.name)
     if last is not None:
@@ -279,46 +278,3 @@ def _based(site: Site, name: str, position: Position) -> datetime | None:
 def _beginning(name: str) -> bytes:
     """Stands for the beginning of a timeline, as the hash of a flush does for its end."""
     return hashlib.sha256(name.encode()).digest()
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """Where a flush ended.
-
-    Attributes:
-        chain: The hash of the flush, or what stands for the beginning of a timeline.
-        checksum: The WAL's running checksum there.
-        changed: When the main file had been changed last, once all of this was in it, and nothing else; 0 if not yet.
-    """
-
-    chain: bytes
-    checksum: Checksum
-    position: Position
-    changed: int
-
-
-def remember(state: Path, chain: bytes, tail: Tail, changed: int = 0) -> None:
-    """Note where a flush ended, for the next start; by one small write that nobody waits for.
-
-    Args:
-        chain: The hash of the flush, or what stands for the beginning of a timeline.
-        changed: When the main file was changed last, where that proves what it holds.
-    """
-    (s0, s1), position = tail.checksum, tail.position
-    words = f"{chain.hex()} {s0:08x} {s1:08x} {position.salts} {position.frame:010} {changed:020}\n"
-    descriptor = os.open(state / _MEMORY, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-    try:
-        os.pwrite(descriptor, words.encode(), 0)
-    finally:
-        os.close(descriptor)
-
-
-def _remembered(state: Path) -> _Memory | None:
-    try:
-        found = _MEMORY_FORM.fullmatch((state / _MEMORY).read_text(encoding="ascii"))
-    except (OSError, UnicodeError):
-        return None
-    if found is None:
-        return None
-    chain, s0, s1, salts, frame, changed = found.groups()
-    return _Memory(bytes.fromhex(chain), (int(s0, 16), int(s1, 16)), Position(salts, int(frame)), int(changed))

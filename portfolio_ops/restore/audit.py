@@ -24,6 +24,7 @@ from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import catalogue, timeline
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import PINNED, is_held
+from portfolio_ops.store.standing import is_untouched
 
 _SCANS = 5
 """Ageing may replace files while they are read: it is looked so often at most."""
@@ -171,14 +172,16 @@ def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:
         look = _since_look if history.by_content else _since_wal
         return look(site, history.timeline.id, last, runs=runs)
     same = index.salts.hex() == last.position.salts
-    if same and index.frames == last.position.frame:
+    archived = last.position.frame if same else 0
+    held = same or is_untouched(site.state, site.database)
+    if held and index.frames == archived:
         return []
     if runs and _moves(site, history.timeline.id, last):
         state, why = State.DELAYED, "the archive runs, and is about to flush it"
     elif runs:
         state = State.PENDING
         why = f"the archive runs, but archives nothing: journalctl -u portfolio-archive@{site.name}.service"
-    elif same and last.position.frame < index.frames and index.backfilled < index.frames:
+    elif held and archived < index.frames and index.backfilled < index.frames:
         state, why = State.PENDING, "the WAL still holds it; start the archive before the site checkpoints it"
     else:
         state = State.LOST
@@ -194,7 +197,7 @@ def _since_wal(site: Site, name: str, last: Cut, *, runs: bool) -> list[Piece]:
         changed = datetime.fromtimestamp(site.database.stat().st_mtime, UTC)
     except FileNotFoundError:
         return []
-    if runs or changed <= last.seen + _CLOCKS:
+    if runs or changed <= last.seen + _CLOCKS or is_untouched(site.state, site.database):
         return []
     why = "the database changed, its WAL is gone; start the archive: it begins a new timeline"
     return [Piece(name, last.seen, None, State.LOST, why)]

@@ -76,7 +76,12 @@ def test_where_nothing_changes_nothing_is_read(site: Site, monkeypatch: pytest.M
     subprocess.run([TOOL, "--config", site.file, "backup", "daily"], check=True, stderr=subprocess.DEVNULL)
     scans: list[Any] = []
     scan = catalogue.scan
-    monkeypatch.setattr(catalogue, "scan", lambda *words: scans.append(words) or scan(*words))
+
+    def counted(*words: Any) -> Any:
+        scans.append(words)
+        return scan(*words)
+
+    monkeypatch.setattr(catalogue, "scan", counted)
     monkeypatch.setattr(base, "_ASK_AGAIN", 0.0)
     looked = Base(site, Log(site=site.name, job="archive"), since, resumed=True)
     looked.look()

@@ -15,6 +15,7 @@ import pytest
 
 from portfolio_ops.store import timeline
 from tests.integration.archive.oracle import State, Yard, state_of
+from tests.integration.archive.test_audit import verified
 from tests.integration.archive.test_follow import check_every_point, last_state
 
 
@@ -168,6 +169,20 @@ def test_a_stop_and_a_start_are_no_doubt(yard: Yard) -> None:
         yard.end_archive()
     [states] = check_every_point(yard).values()
     assert states[-1] == last_state(yard)
+
+
+def test_what_waits_in_the_wal_of_an_archive_that_stopped_is_pending(yard: Yard) -> None:
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    time.sleep(3)  # the last commit is old when the archive stops, and what it changes then is no commit
+    yard.end_archive()
+    assert "missing-pending" not in verified(yard, 0)
+    yard.write(0, pause=0.003, pragmas="wal_autocheckpoint=0")
+    yard.until(lambda: bool(yard.writers[0].told), "it is written to")
+    assert "missing-pending" in verified(yard, 0)
+    yard.stop_writing(0)  # the last to close brings it into the main file
+    assert "missing-lost" in verified(yard, 9)
 
 
 def test_what_was_in_the_main_file_before_the_start_is_a_doubt(yard: Yard) -> None:

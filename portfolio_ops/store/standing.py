@@ -1,0 +1,80 @@
+"""Where the archive of a database with a WAL stands, for its next start: it may be lost, and then proves nothing.
+
+What is remembered of a flush is not synced. It outlives a killed daemon; where a power cut takes it, the database may
+have lost commits that are archived, and a new timeline is right.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from portfolio_ops.errors import PortfolioOpsError
+from portfolio_ops.host.files import open_regular
+from portfolio_ops.sqlite.place import located
+from portfolio_ops.sqlite.snapshot import Position
+from portfolio_ops.sqlite.wal_header import Checksum
+
+_NAME = "archive-position"
+_MOST = 256  # bytes
+_FORM = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{16}) (\d{10}) (\d{20})\n")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a flush ended.
+
+    Attributes:
+        chain: The hash of the flush, or what stands for the beginning of a timeline.
+        checksum: The WAL's running checksum there.
+        position: In the WAL.
+        changed: The main file's ctime in nanoseconds, once all of this was in it, and nothing else; 0 if not yet. As
+            long as it stays, all that came since is in the WAL of now (`Pin.settle`).
+    """
+
+    chain: bytes
+    checksum: Checksum
+    position: Position
+    changed: int = 0
+
+
+def remember(state: Path, standing: Standing) -> None:
+    """Note it in a site's state folder, by one small write that nobody waits for.
+
+    Raises:
+        OSError: The disk is full or fails.
+    """
+    (s0, s1), position = standing.checksum, standing.position
+    words = f"{standing.chain.hex()} {s0:08x} {s1:08x} {position.salts} {position.frame:010} {standing.changed:020}\n"
+    descriptor = os.open(state / _NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        os.pwrite(descriptor, words.encode(), 0)
+    finally:
+        os.close(descriptor)
+
+
+def remembered(state: Path) -> Standing | None:
+    """What was noted last; None where that is lost, or cannot be understood."""
+    try:
+        descriptor = open_regular(state / _NAME)
+    except (OSError, PortfolioOpsError):
+        return None
+    try:
+        found = _FORM.fullmatch(os.read(descriptor, _MOST).decode("ascii", "replace"))
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    if found is None:
+        return None
+    chain, s0, s1, salts, frame, changed = found.groups()
+    return Standing(bytes.fromhex(chain), (int(s0, 16), int(s1, 16)), Position(salts, int(frame)), int(changed))
+
+
+def is_untouched(state: Path, database: Path) -> bool:
+    """Whether a database's main file is as the archive left it, with all that it had archived in there."""
+    standing = remembered(state)
+    try:
+        return standing is not None and standing.changed == located(database).stat().st_ctime_ns
+    except (OSError, PortfolioOpsError):
+        return False
