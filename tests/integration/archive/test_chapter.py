@@ -83,10 +83,10 @@ def test_a_file_that_is_lost_while_it_is_written_costs_what_it_held_and_nothing_
         yard.write(0, pause=0.01)
         [name] = timeline.ids(yard.site.backups)
         folder = timeline.folder_of(yard.site.backups, name)
-        yard.until(lambda: any(folder.iterdir()), "something is archived")
+        yard.until(lambda: any(folder.glob(f"*{timeline.SUFFIX}")), "something is archived")
         if rests:
             yard.stop_writing(0)
-        lose(max(folder.iterdir()))
+        lose(max(folder.glob(f"*{timeline.SUFFIX}")))
         yard.until(lambda: len(timeline.ids(yard.site.backups)) > 1, "another timeline begins")
         assert "while it was in use" in yard.said()
         yard.wait_for_base(2)
