@@ -9,7 +9,7 @@ import click
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
 from portfolio_ops.config import Site
-from portfolio_ops.doctor import data, engines, machine, sandbox
+from portfolio_ops.doctor import data, engines, machine, neighbours, sandbox
 from portfolio_ops.doctor.finding import Finding, Level, ok
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.host.journal import notify, one_line
@@ -41,7 +41,7 @@ def command(context: Context, *, sandboxed: bool) -> ExitCode:
 
 
 def _all(site: Site) -> list[Finding]:
-    found = [ok("configuration", f"{site.file} is in order"), *data.look(site)]
+    found = [ok("configuration", f"{site.file} is in order"), *neighbours.look(site), *data.look(site)]
     # Without the site's data or its backups, what else there is cannot be looked at.
     if not Path(site.root).is_dir() or any(each.subject == "backups" and each.level is Level.FAULT for each in found):
         return found

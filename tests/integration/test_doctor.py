@@ -51,6 +51,21 @@ def test_nothing_is_wrong_with_a_site_in_order(site: Site) -> None:
     }
 
 
+def test_what_two_sites_have_in_common_is_a_fault_of_both(site: Site) -> None:
+    other, strange = site.file.with_name("former.toml"), site.file.with_name("strange.toml")
+    strange.write_text("no site")
+
+    def shared(words: str, code: int) -> list[str]:
+        other.write_text(f'[site]\nroot = "{site.root}"\n{words}')
+        found = [each for each in examined(site, code) if each["subject"] == "neighbours"]
+        return [each["text"].partition(", too ")[2] for each in found]
+
+    assert shared('backups = "others"\n[logs]\nfiles = ["logs/other.log"]\n', 10) == ["(database)"]
+    assert shared("", 10) == ["(backups)", "(database)", "(a log)"]
+    backed_up(site)
+    assert shared('database = "data/x.sqlite"\nbackups = "others"\n[logs]\nfiles = []\n', 0) == [""]
+
+
 def test_looking_changes_nothing(site: Site) -> None:
     backed_up(site)
     before = everything(site)
