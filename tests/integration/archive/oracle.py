@@ -153,7 +153,10 @@ class Yard:
         writer = self.writers.pop(number)
         writer.end(how)
         self.acknowledged[number] += writer.told
-        with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as connection:
+        with contextlib.closing(sqlite3.connect(self.database, timeout=30, isolation_level=None)) as connection:
+            # Killed between a commit's frames and its entry in the index, it leaves one that a recovery may find, or
+            # the next writer may overwrite. Overwritten it is none, whatever comes.
+            connection.execute("UPDATE counters SET n = n WHERE w = ?", (number,))
             self.commits[number] = connection.execute("SELECT n FROM counters WHERE w = ?", (number,)).fetchone()[0]
 
     def start_archive(self) -> None:

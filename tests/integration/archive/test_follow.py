@@ -65,7 +65,8 @@ def test_two_writers_that_never_rest(yard: Yard) -> None:
     for number in (0, 1):
         yard.stop_writing(number)
     time.sleep(1.5)
-    assert yard.database.with_name("portfolio.sqlite-wal").stat().st_size < 64 << 20
+    # Some 180 MB are written meanwhile.
+    assert yard.database.with_name("portfolio.sqlite-wal").stat().st_size < 96 << 20
     yard.end_archive()
     [states] = check_every_point(yard).values()
     assert len(states) >= 5
