@@ -26,9 +26,7 @@ def _shared(site: Site) -> Iterator[tuple[str, str]]:
             continue
         for path, what in _places(other).items():
             if path in own:
-                cure = (
-                    f"give each its own in {file} and {site.file}; or stop {other.name}, if it is no more"
-                )
+                cure = f"give each its own in {file} and {site.file}; or stop {other.name}, if it is no more"
                 yield f"site {other.name} has {path}, too ({what})", cure
 
 
