@@ -10,11 +10,15 @@ from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import child
-from portfolio_ops.store import catalogue, timeline
+from portfolio_ops.restore.history import history_of
+from portfolio_ops.sqlite.lineage import TimelineEndedError
+from portfolio_ops.sqlite.snapshot import Position
+from portfolio_ops.store import timeline
 from portfolio_ops.store.artifact import Kind
 
 if TYPE_CHECKING:
     import subprocess
+    from pathlib import Path
 
 _BYTES_PER_SECOND = 5e6
 """Bases follow each other no faster than that: some 5 % of the time that a disk takes for them."""
@@ -25,31 +29,52 @@ _ASK_AGAIN = 60.0
 """Seconds after which it is asked again whether a base that was there is there still."""
 
 
+class Leads:
+    """Whether a whole backup leads to the moments of a timeline: one that was made while nobody followed need not.
+
+    Which one does is read from the archive once.
+
+    Args:
+        name: The timeline's.
+        end: Gives where the timeline ends by now. Where it has no moment yet, a base stands there.
+    """
+
+    def __init__(self, site: Site, name: str, end: Callable[[], Position]) -> None:
+        self._site, self._name, self._end = site, name, end
+        self._path: Path | None = None
+
+    def __call__(self) -> bool:
+        """Look.
+
+        Raises:
+            TimelineEndedError: The timeline itself is gone.
+        """
+        if self._path is None or not self._path.exists():
+            if not timeline.folder_of(self._site.backups, self._name).is_dir():
+                raise TimelineEndedError(f"timeline {self._name} was removed while it was followed")
+            end = self._end()
+            bases = history_of(self._site, self._name).bases
+            leading = [base.artifact.path for base in bases if base.places or base.position == end]
+            self._path = leading[-1] if leading else None
+        return self._path is not None
+
+
 class Base:
     """What a timeline begins with: there already, or made as soon as it is due.
 
     Args:
-        since: When the timeline began.
+        leads: Whether a whole backup leads to its moments.
         resumed: Whether it is gone on with.
-        leads: Whether a whole backup leads to its moments; where it is not given, any does that was taken since.
     """
 
-    def __init__(
-        self, site: Site, log: Log, since: datetime, *, resumed: bool, leads: Callable[[], bool] | None = None
-    ) -> None:
-        self._site, self._log, self._since = site, log, since
-        self._leads = self._is_one_there if leads is None else leads
+    def __init__(self, site: Site, log: Log, leads: Callable[[], bool], *, resumed: bool) -> None:
+        self._site, self._log, self._leads = site, log, leads
         self._process: subprocess.Popen[bytes] | None = None
         self._folders = self._changed()
         # Nothing that there is when the timeline begins, lies in it.
-        self.is_there = resumed and self._is_one_there()
+        self.is_there = resumed and leads()
         self._due, self._failures = self._first_due(), 0
         self._ask_at = time.monotonic() + _ASK_AGAIN
-
-    def _is_one_there(self) -> bool:
-        """Whether a whole backup was taken since the timeline began: whatever was, lies in it."""
-        newest = catalogue.newest_database(catalogue.scan(self._site.backups, self._site.name))
-        return newest is not None and newest.taken >= self._since
 
     def _changed(self) -> list[int]:
         """When a name came into each folder of whole backups, or went, at last: none is lost without that."""
@@ -92,7 +117,6 @@ class Base:
         if self._process is None or self._process.poll() is None:
             return
         self.is_there = self._process.returncode == 0
-        # Not asked about at once: by a clock that went back it was taken before the timeline began, and one is enough.
         self._folders, self._ask_at = self._changed(), time.monotonic() + _ASK_AGAIN
         if not self.is_there:
             pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from portfolio_ops.config import Site
@@ -41,7 +41,7 @@ class Chapter:
         based: datetime | None = None,
     ) -> None:
         self._site, self._name, self._page_size, self._link = site, name, page_size, link
-        began = timeline.began(name)
+        began = min(timeline.began(name), datetime.now(UTC))
         self._earliest = began if based is None else max(began, based)
         self._writer: IncrementWriter | None = None
         self._hour = ""

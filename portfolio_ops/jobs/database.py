@@ -19,7 +19,7 @@ from portfolio_ops.sqlite.check import check_database
 from portfolio_ops.sqlite.difference import Fingerprint
 from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.snapshot import Snapshot, snapshot
-from portfolio_ops.store import catalogue, witness
+from portfolio_ops.store import catalogue, timeline, witness
 from portfolio_ops.store import image as handed
 from portfolio_ops.store.artifact import Artifact, Kind, Metadata
 from portfolio_ops.store.lock import PINNED, held, holder_of, is_held
@@ -41,13 +41,14 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
         PortfolioOpsError: As the snapshot, the space, the disk or the verification failed; nothing is published.
     """
     site, kind, log, began = task.site, task.job.kind, task.log, time.monotonic()
+    last = next(reversed(timeline.ids(site.backups)), "")  # before the snapshot: what is taken now lies in it
     with Draft(task.folder) as draft:
         with _held_still(site) as (image, taken):
             _require_content(site, image)
             require_space(task.folder, _needed(site, kind, image.bytes))
             fingerprint = Fingerprint(image.page_size)
             draft.write(_with_progress(image, fingerprint, task), size=image.bytes)
-            details = {**details, **_described(image, fingerprint)}
+            details = {**details, **_described(image, fingerprint), "timeline": last}
         log.progress("Verifying the backup")
         with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=task.folder) as scratch:
             content = draft.read_back(cast("BinaryIO", scratch))

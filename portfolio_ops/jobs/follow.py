@@ -12,18 +12,18 @@ from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import messages
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, unhurried
-from portfolio_ops.jobs.base import Base
+from portfolio_ops.jobs.base import Base, Leads
 from portfolio_ops.jobs.chapter import Chapter
 from portfolio_ops.jobs.detect import Detector
 from portfolio_ops.jobs.following import ALIVE, EVERY, Orders, Rest, Stalls, begin_timeline
+from portfolio_ops.restore.history import history_of
 from portfolio_ops.sqlite.increment import Link
 from portfolio_ops.sqlite.pin import Outcome, Pin
 from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.tail import DamagedWalError, Tail
 from portfolio_ops.sqlite.wal_index import WalIndex
-from portfolio_ops.store import catalogue, timeline, witness
-from portfolio_ops.store.artifact import Kind
+from portfolio_ops.store import timeline, witness
 from portfolio_ops.store.standing import Standing, remember, remembered
 
 _AT_REST = 1.0
@@ -46,7 +46,8 @@ class Follower:
         self._site, self._pin, self._log, self._orders = site, pin, log, orders
         self._index, self._chain = pin.look(), b""
         self._tail, self._chapter, self.timeline, resumed = self._begin(ended)
-        self._base = Base(site, log, timeline.began(self.timeline), resumed=resumed)
+        leads = Leads(site, self.timeline, lambda: self._tail.position)
+        self._base = Base(site, log, leads, resumed=resumed)
         self._detector = Detector(site, pin, log)
         self._stalls = Stalls(site, log)
         database = located(site.database)
@@ -85,19 +86,22 @@ class Follower:
         """Follow until told to stop, or, if `once`, until what is committed now is archived and a base is there."""
         with contextlib.closing(self._chapter), self._base, self._detector:
             flushed = sealed = time.monotonic()
-            dirty, seal_at = True, 0.0
+            dirty, settled, seal_at = True, False, 0.0
             while True:
                 now = time.monotonic()
                 if dirty and (now - flushed >= EVERY or self._orders.stop or once):
                     self._flush_all()
                     if not once:
                         self._detector.look()
-                    flushed, dirty, sealed = now, False, 0.0
+                    flushed, dirty, sealed, settled = now, False, 0.0, once
                     seal_at = now if self._index.frames >= _SEAL_FRAMES else now + _AT_REST
                 # A single pass leaves the generation as it is: only in that one can the next pass go on.
                 if not (once or sealed) and now >= seal_at and self._index.frames:
                     sealed = now if self._seal() else 0.0
                     seal_at = now + _SEAL_AGAIN
+                if sealed and not settled and now >= flushed + _AT_REST:
+                    self._settle(once=False)
+                    settled = True
                 self._chapter.require_named(datetime.now(UTC))
                 self._base.look()
                 if once:
@@ -109,16 +113,17 @@ class Follower:
                         self._settle(once=once)
                     return
                 self._detector.tend()
-                seconds = self._next(now, dirty=dirty, flushed=flushed, sealed=once or bool(sealed), seal_at=seal_at)
+                at = seal_at if not (once or sealed) else flushed + _AT_REST if not settled else None
+                seconds = self._next(now, dirty=dirty, flushed=flushed, rests_at=at)
                 dirty = self._rest.take(seconds, self._status(), dirty=dirty) or self._is_behind()
 
-    def _next(self, now: float, *, dirty: bool, flushed: float, sealed: bool, seal_at: float) -> float:
+    def _next(self, now: float, *, dirty: bool, flushed: float, rests_at: float | None) -> float:
         """Seconds until there is something to do even if nothing happens."""
         moments = [now + ALIVE, self._base.next_look(now)]
         if dirty:
             moments.append(flushed + EVERY)
-        if not sealed and self._index.frames:
-            moments.append(seal_at)
+        if rests_at is not None and self._index.frames:
+            moments.append(rests_at)
         if (due := self._detector.due()) is not None:
             moments.append(due)
         return max(0.0, min(moments) - now)
@@ -143,6 +148,7 @@ class Follower:
             self._index = self._pin.advance(self._index)
 
     def _flush(self, index: WalIndex) -> None:
+        self._mark_empty(index)
         chain = b""
         for part, seen in (*self._witnessed(index), (index, self._pin.looked)):
             with self._tail.changes(part) as changes:
@@ -175,8 +181,32 @@ class Follower:
         if same and asked.position.frame < index.frames and in_time and self._tail.may_stop_at(asked.position):
             yield replace(index, frames=asked.position.frame), asked.seen
 
+    def _mark_empty(self, index: WalIndex) -> None:
+        """Where somebody emptied the WAL, archive a restore point there: backups name the new generation from then on.
+
+        Else none of them could be found in the archive, if the site empties the WAL before each. It costs one page. (A
+        WAL without salts is one that was just made: any that is empty has that position.)
+        """
+        position = Position(index.salts.hex(), 0)
+        if index.frames or not any(index.salts) or self._tail.position == position:
+            return
+        found = self._pin.first_page()
+        if found is None:
+            return
+        page, pages = found
+        self._chain = self._chapter.append(
+            iter([(1, page)]),
+            pages,
+            self._tail.position,
+            position,
+            self._pin.looked,
+            durable=not self._pin.holds_writers,
+        )
+        self._tail = Tail(self._pin, position)
+        self._remember()
+
     def _settle(self, *, once: bool) -> None:
-        """End so that the next start can prove what passed meanwhile, and no WAL stays beside a stopped site's file.
+        """Let the next start prove what passed meanwhile, and no WAL stay beside a stopped site's file at the end.
 
         Such a WAL would be replayed over what somebody may put there. A single pass leaves one that it found.
         """
@@ -212,7 +242,7 @@ def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
     """Where the newest timeline ended, if the WAL still holds all that came since.
 
     It does if the main file was not changed since all that was archived was in it, and nothing else: no generation of
-    the WAL can have ended meanwhile.
+    the WAL can have ended meanwhile. If it was changed although it was at rest, it is another.
 
     It also does with the same salts, and not fewer frames. The last archived frame must be the same to its checksum.
     After a power cut, a database whose `synchronous` is NORMAL may have lost commits that are archived, and made others
@@ -229,6 +259,8 @@ def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
     end = None if memory is None else _end(site, names[-1], pin.page_size, memory)
     if memory is None or end is None or (memory.chain, memory.position) != (end.chain, end.position):
         return None
+    if memory.changed and memory.changed != pin.changed:
+        return None
     if pin.may_end and index.frames > (end.position.frame if end.position.salts == index.salts.hex() else 0):
         return None
     tail = Tail(pin, end.position)
@@ -239,7 +271,8 @@ def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
             return None
         same = end.position.frame <= index.frames and tail.checksum == memory.checksum
     else:
-        same = memory.changed == pin.changed
+        # What the site makes durable of its file is the content. Where it empties the WAL, its time comes before that.
+        same = bool(memory.changed) and (memory.is_of_this_boot or not index.frames)
     return _Resumed(names[-1], tail, end) if same else None
 
 
@@ -268,11 +301,8 @@ def _end(site: Site, name: str, page_size: int, memory: Standing) -> _End | None
 
 def _based(site: Site, name: str, position: Position) -> datetime | None:
     """When the last backup was taken of a timeline's first generation; None where there is none."""
-    kinds = [kind for kind in Kind if kind.holds_database]
-    artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
-    stated = [(each.taken, each.metadata.details.get("position") or {}) for each in artifacts]
-    began = timeline.began(name)
-    return max((taken for taken, at in stated if taken >= began and at.get("salts") == position.salts), default=None)
+    bases = history_of(site, name).bases
+    return max((base.artifact.taken for base in bases if base.position.salts == position.salts), default=None)
 
 
 def _beginning(name: str) -> bytes:

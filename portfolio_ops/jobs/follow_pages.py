@@ -9,7 +9,6 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
@@ -18,19 +17,18 @@ from portfolio_ops.errors import BusyError, PortfolioOpsError
 from portfolio_ops.host import messages
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, notify, unhurried
-from portfolio_ops.jobs.base import Base
+from portfolio_ops.jobs.base import Base, Leads
 from portfolio_ops.jobs.chapter import Chapter, require_room
 from portfolio_ops.jobs.detect import Detector
 from portfolio_ops.jobs.following import ALIVE, EVERY, Orders, Rest, Stalls, begin_timeline
-from portfolio_ops.restore.history import History, histories
+from portfolio_ops.restore.history import History, history_of
 from portfolio_ops.sqlite.difference import Difference, PageHashes
 from portfolio_ops.sqlite.increment import Increment, Link
 from portfolio_ops.sqlite.lineage import TimelineEndedError
 from portfolio_ops.sqlite.look import Looker, RestlessError, living
 from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.snapshot import Position
-from portfolio_ops.store import catalogue, image, timeline
-from portfolio_ops.store.artifact import Kind
+from portfolio_ops.store import image, timeline
 from portfolio_ops.store.lock import held
 from portfolio_ops.store.pages import Memory
 
@@ -59,7 +57,7 @@ class _Start:
         hashes: The last state that is archived.
         link: What the next file follows on; None where the timeline has none.
         seen: When the last flush was seen.
-        has_base: Whether there is a base that leads there.
+        resumed: Whether it is gone on with.
         based: When the newest backup was taken that stands there; of interest only where nothing was flushed.
     """
 
@@ -67,7 +65,7 @@ class _Start:
     hashes: PageHashes
     link: Link | None
     seen: datetime | None
-    has_base: bool
+    resumed: bool
     based: datetime | None = None
 
 
@@ -89,9 +87,9 @@ class PageFollower:
             self._memory.write(looker.inode, start.hashes)
         self.timeline, self._hashes = start.name, start.hashes
         self._chapter = Chapter(site, start.name, looker.page_size, start.link, start.seen, based=start.based)
-        self._base = Base(site, log, timeline.began(start.name), resumed=start.has_base, leads=self._leads)
-        self._has_base = start.has_base
-        self._leading: Path | None = None
+        self._leads = Leads(site, start.name, lambda: self._hashes.position)
+        self._base = Base(site, log, self._leads, resumed=start.resumed)
+        self._has_base = self._base.is_there
         self._detector = Detector(site, looker, log)
         self._interval, self._stalls = 0.0, Stalls(site, log)
         self._restless = 0.0  # since when it cannot be read, as of time.monotonic(3)
@@ -131,7 +129,7 @@ class PageFollower:
         names = timeline.ids(site.backups)
         if not names or names[-1] == ended:
             return None
-        history = _history(site, names[-1])
+        history = history_of(site, names[-1])
         last = timeline.newest(site.backups, names[-1], site.name)
         if last is not None and (last.damaged or last.head.page_size != looker.page_size):
             return None
@@ -141,10 +139,9 @@ class PageFollower:
         end = hashes.position
         words = f"Going on with timeline {names[-1]} from change {end.frame}"
         self._log.event(messages.ARCHIVE_RESUMED, words, timeline=names[-1])
-        has_base = _leading(history, end) is not None
         link, seen = (last.link, last.cuts[-1].seen) if last is not None else (None, None)
         based = max((base.artifact.taken for base in history.bases if base.position == end), default=None)
-        return _Start(names[-1], hashes, link, seen, has_base, based)
+        return _Start(names[-1], hashes, link, seen, resumed=True, based=based)
 
     def _known(self, ends: Collection[Position]) -> PageHashes | None:
         """The hashes of the state with which a timeline ended, which is among some."""
@@ -160,7 +157,7 @@ class PageFollower:
         image.withdraw(self._site.state)  # it is of another
         hashes = self._learned()
         name = begin_timeline(self._site, self._log)
-        return _Start(name, hashes, None, None, False)
+        return _Start(name, hashes, None, None, resumed=False)
 
     def _learned(self) -> PageHashes:
         """The hashes of what there is now."""
@@ -295,19 +292,6 @@ class PageFollower:
                 f"the database went back from change {before} to change {now}: another was copied over it"
             )
 
-    def _leads(self) -> bool:
-        """Whether a base stands at a restore point still. Which one does is read from the archive once.
-
-        Raises:
-            TimelineEndedError: The timeline itself is gone.
-        """
-        if self._leading is None or not self._leading.exists():
-            if not timeline.folder_of(self._site.backups, self.timeline).is_dir():
-                raise TimelineEndedError(f"timeline {self.timeline} was removed while it was followed")
-            self._leading = _leading(_history(self._site, self.timeline), self._hashes.position)
-        self._has_base = self._leading is not None
-        return self._has_base
-
     def _require_base(self) -> None:
         """Check that a base that was made stands at a restore point.
 
@@ -315,18 +299,14 @@ class PageFollower:
             PortfolioOpsError: It does not: its copy was not handed over.
         """
         copy = image.path_of(self._site.state)
-        if self._base.is_there and not self._has_base and not copy.exists() and not self._leads():
+        if not self._base.is_there or self._has_base or copy.exists():
+            return
+        self._has_base = self._leads()
+        if not self._has_base:
             raise PortfolioOpsError(
                 "the base of the timeline stands at no restore point: its copy was not handed over",
                 suggestion=f"is there room in {self._site.state}? Another base is made",
             )
-
-
-def _history(site: Site, name: str) -> History:
-    """A timeline with its bases."""
-    kinds = [kind for kind in Kind if kind.holds_database]
-    artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
-    return next(each for each in histories(site, artifacts) if each.timeline.id == name)
 
 
 def _ends_of(history: History, last: Increment | None) -> set[Position]:
@@ -336,9 +316,3 @@ def _ends_of(history: History, last: Increment | None) -> set[Position]:
     if history.timeline.increments or history.timeline.problems:
         return set()
     return {base.position for base in history.bases}
-
-
-def _leading(history: History, end: Position) -> Path | None:
-    """The newest backup that stands at a restore point of a timeline, or at its end."""
-    bases = [base.artifact.path for base in history.bases if base.places or base.position == end]
-    return bases[-1] if bases else None

@@ -32,7 +32,7 @@ class Orders:
 
 def begin_timeline(site: Site, log: Log) -> str:
     """Begin a timeline, durably, once the database was looked at: what is taken from now on, lies in it."""
-    name = timeline.new_id(datetime.now(UTC))
+    name = timeline.following_id(site.backups, datetime.now(UTC))
     folder = timeline.folder_of(site.backups, name)
     folder.mkdir(mode=0o750, parents=True)
     fsync_directory(folder.parent)

@@ -24,7 +24,7 @@ from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import catalogue, timeline
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import PINNED, is_held
-from portfolio_ops.store.standing import is_untouched
+from portfolio_ops.store.standing import is_untouched, remembered
 
 _SCANS = 5
 """Ageing may replace files while they are read: it is looked so often at most."""
@@ -133,7 +133,7 @@ def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs:
     pieces += [Piece(name, hole.start, hole.end, State.LOST, f"{hole.reason}; {lost}") for hole in holes(own)]
     if not own and history.increments:
         first, end = history.increments[0].cuts[0].seen, history.increments[-1].cuts[-1].seen
-        if newest or end - timeline.began(name) > _BASE_WITHIN:
+        if newest or end - min(first, timeline.began(name)) > _BASE_WITHIN:
             pieces.append(_baseless(name, first, end, newest=newest, runs=runs))
     last = max((window.last for window in own), default=None)
     seen = [max(increment.cuts.moments()) for increment in history.increments]
@@ -150,7 +150,7 @@ def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs:
 
 def _baseless(name: str, first: datetime, end: datetime, *, newest: bool, runs: bool) -> Piece:
     """Moments to which nothing leads: those of a beginning may have no base yet; later ones have lost it."""
-    begins = newest and end - timeline.began(name) <= _BASE_WITHIN
+    begins = newest and end - min(first, timeline.began(name)) <= _BASE_WITHIN
     state = State.LOST if not begins else State.DELAYED if runs else State.PENDING
     why = {
         State.LOST: "no base leads there: it is gone, or none was made",
@@ -197,7 +197,12 @@ def _since_wal(site: Site, name: str, last: Cut, *, runs: bool) -> list[Piece]:
         changed = datetime.fromtimestamp(site.database.stat().st_mtime, UTC)
     except FileNotFoundError:
         return []
-    if runs or changed <= last.seen + _CLOCKS or is_untouched(site.state, site.database):
+    standing = remembered(site.state)
+    if standing is not None and standing.changed:  # to the nanosecond, whatever time `cp -p` sets
+        whole = is_untouched(site.state, site.database)
+    else:
+        whole = changed <= last.seen + _CLOCKS
+    if runs or whole:
         return []
     why = "the database changed, its WAL is gone; start the archive: it begins a new timeline"
     return [Piece(name, last.seen, None, State.LOST, why)]

@@ -25,8 +25,9 @@ from portfolio_ops.config import Site
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.increment import RAW, Increment, gap
 from portfolio_ops.sqlite.snapshot import Position
+from portfolio_ops.store import catalogue
 from portfolio_ops.store import timeline as timelines
-from portfolio_ops.store.artifact import Artifact
+from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.records import forget_all_but
 from portfolio_ops.store.timeline import Timeline
 
@@ -207,8 +208,22 @@ def position_of(artifact: Artifact) -> Position | None:
         return None
 
 
+def history_of(site: Site, name: str) -> History:
+    """One timeline with its bases."""
+    kinds = [kind for kind in Kind if kind.holds_database]
+    artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
+    return next(each for each in histories(site, artifacts, remembered=True) if each.timeline.id == name)
+
+
+def _belongs(artifact: Artifact, name: str, first: datetime, end: datetime) -> bool:
+    stated = artifact.metadata.details.get("timeline")
+    return first <= artifact.taken < end if stated is None else stated == name
+
+
 def histories(site: Site, artifacts: Sequence[Artifact], *, remembered: bool = False) -> list[History]:
-    """Every timeline, in the order of `timeline.ids`. A backup belongs to the one that had begun last when it was made.
+    """Every timeline, in the order of `timeline.ids`. A backup belongs to the one that was the last when it was taken.
+
+    It says which. Backups of versions that did not are told by their time.
 
     Args:
         remembered: Take records from the site's memory where it has them; else all are read from the disk.
@@ -221,7 +236,7 @@ def histories(site: Site, artifacts: Sequence[Artifact], *, remembered: bool = F
     found = []
     for name in names:
         first = timelines.began(name)
-        within = [artifact for artifact in artifacts if first <= artifact.taken < ends[first]]
+        within = [each for each in artifacts if _belongs(each, name, first, ends[first])]
         state = site.state if remembered else None
         found.append(History(timelines.read(site.backups, name, site.name, state), within))
     return found

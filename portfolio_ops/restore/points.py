@@ -151,7 +151,7 @@ def plan_moment_in(found: Sequence[Window], site: Site, when: datetime) -> Momen
             suggestion=f"let portfolio-archive@{site.name}.service run; whole backups: portfolio-ops list",
         )
     now = datetime.now(UTC)
-    last = max(found, key=lambda window: (window.first <= now, window.timeline, window.last))
+    last = max(found, key=lambda window: (window.timeline, window.last))
     around = [window for window in found if window.first <= when <= window.last]
     if not around and last.last < when <= now and not last.ends and is_held(site.state, PINNED):
         around = [last]

@@ -58,13 +58,19 @@ def require_same_file(descriptor: int, path: Path) -> None:
     Raises:
         TimelineEndedError: The file was replaced or removed.
     """
+    if not is_same_file(descriptor, path):
+        what = "replaced" if path.exists() else "removed"
+        raise TimelineEndedError(f"{path} was {what} while it was in use")
+
+
+def is_same_file(descriptor: int, path: Path) -> bool:
+    """Whether a name leads to the file that is open."""
     ours = os.fstat(descriptor)
     try:
         theirs = path.stat()
-    except FileNotFoundError as error:
-        raise TimelineEndedError(f"{path} was removed while it was in use") from error
-    if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):
-        raise TimelineEndedError(f"{path} was replaced while it was in use")
+    except FileNotFoundError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
 
 def holds_all(descriptor: int, index: WalIndex, page_size: int) -> bool:

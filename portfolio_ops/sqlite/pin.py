@@ -25,6 +25,8 @@ rest, the pin holds lock 0, and there is nothing to wait for.
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,8 +39,16 @@ import apsw
 from portfolio_ops.errors import PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import open_plain
 from portfolio_ops.sqlite.connection import writing
-from portfolio_ops.sqlite.lineage import TimelineEndedError, holds_all, require_continuation, require_same_file
+from portfolio_ops.sqlite.lineage import (
+    TimelineEndedError,
+    holds_all,
+    is_same_file,
+    require_continuation,
+    require_same_file,
+)
 from portfolio_ops.sqlite.place import located, side
+from portfolio_ops.sqlite.wal import HEADER
+from portfolio_ops.sqlite.wal_header import parse_header
 from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
 
 _ROUNDS = 3
@@ -48,6 +58,15 @@ _TICK = 0.05
 """Seconds after which the filesystem's clock has ticked for sure: it does each few milliseconds."""
 
 _EMPTYING_MILLISECONDS = 1000
+_EMPTYING_SECONDS = 10.0
+_EMPTY = """
+import sys, apsw
+connection = apsw.Connection(sys.argv[1], flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+connection.set_busy_timeout(int(sys.argv[2]))
+connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+"""
 _UNKNOWN = -1
 
 
@@ -143,11 +162,22 @@ class Pin:
         Whoever opens the database next, when nobody has it open, takes the WAL for what a crash has left, and would
         replay it over the file that was put there. A WAL that holds more than the main file is left to SQLite.
         """
-        if self._whole and index.frames == index.backfilled:
-            with contextlib.suppress(apsw.Error):
-                self._holder.execute("ROLLBACK")  # it may hold a mark, which would be in the way
+        header = parse_header(os.pread(self.wal, HEADER, 0))
+        ours = header is not None and header.salts == index.salts  # else another's was put there with the file
+        if not (ours and self._whole and index.frames == index.backfilled):
+            return
+        database, wal, _ = self._files
+        with contextlib.suppress(apsw.Error, OSError, subprocess.SubprocessError):
+            self._holder.execute("ROLLBACK")  # it may hold a mark, which would be in the way
+            if is_same_file(self._main, database):
                 self._writer.set_busy_timeout(_EMPTYING_MILLISECONDS)
                 self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            elif is_same_file(self.wal, wal):
+                # Of what the site commits meanwhile, we would copy into the file that was there before. And this
+                # process must not open the other one beside it: locks of one would be taken for those of both.
+                target = str(wal).removesuffix("-wal")  # where a link in the database's place led to
+                command = [sys.executable, "-c", _EMPTY, target, str(_EMPTYING_MILLISECONDS)]
+                subprocess.run(command, check=True, timeout=_EMPTYING_SECONDS)  # noqa: S603  (no shell, all our own)
 
     @property
     def inode(self) -> int:
@@ -264,10 +294,11 @@ class Pin:
             return None
         # Nobody writes the file as long as our lock is held; what is written then must not bear the time of now.
         sleep(_TICK)
+        changed = self.changed
         if not self._whole or not self._is(archived):
             return None
         self._settled = archived
-        return self.changed
+        return changed
 
     def _is(self, archived: WalIndex) -> bool:
         """Whether nothing was committed behind what is archived."""
@@ -278,6 +309,14 @@ class Pin:
     def changed(self) -> int:
         """When the main file, its owner or its mode was changed last, in nanoseconds: its ctime, which nobody sets."""
         return os.fstat(self._main).st_ctime_ns
+
+    def first_page(self) -> tuple[bytes, int] | None:
+        """The first page and the number of pages, where all is in the main file; None where that is not known."""
+        if not (self._whole and self._may_end):
+            return None
+        pages = os.fstat(self._main).st_size // self.page_size
+        page = os.pread(self._main, self.page_size, 0)
+        return (page, pages) if pages and len(page) == self.page_size else None
 
     @property
     def is_settled(self) -> bool:

@@ -52,7 +52,7 @@ class Ground:
     """That moments of the archive begin with an artifact, or may.
 
     Attributes:
-        timeline: The name of theirs.
+        timeline: The name of theirs; names are in the order in which timelines were begun.
         doubtful: Whether that is not known, because a file cannot be read.
     """
 
@@ -94,13 +94,18 @@ def _bases(
 
     They are the newest that is past their time, and of each timeline the first, and the first of each week (ISO 8601).
     """
+
+    def place(artifact: Artifact) -> tuple[str, datetime]:
+        """By a clock that was ahead, a base of an earlier timeline can be dated later."""
+        return grounds[artifact.id].timeline, artifact.taken
+
     doubtful = {identity for identity, ground in grounds.items() if ground.doubtful}
     known = [each for each in present if each.id in grounds and each.id not in doubtful and not each.put_away]
-    known.sort(key=lambda each: each.taken)
+    known.sort(key=place)
     past = [each for each in known if now - each.taken > retention.wal][-1:]
     first: dict[tuple[str, int, int], Artifact] = {}
     for each in known:
-        if not past or each.taken >= past[0].taken:
+        if not past or place(each) >= place(past[0]):
             week = each.taken.astimezone(UTC).isocalendar()
             first.setdefault((grounds[each.id].timeline, week.year, week.week), each)
     return frozenset(doubtful | {each.id for each in first.values()})

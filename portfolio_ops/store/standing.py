@@ -6,6 +6,7 @@ have lost commits that are archived, and a new timeline is right.
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from portfolio_ops.sqlite.wal_header import Checksum
 
 _NAME = "archive-position"
 _MOST = 256  # bytes
-_FORM = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{16}) (\d{10}) (\d{20})\n")
+_FORM = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{16}) (\d{10}) (\d{20}) (\d{10})\n")
+_SAME_BOOT = 60
+"""Seconds by which the moment of a boot may seem to change: clocks are put right."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,24 @@ class Standing:
         position: In the WAL.
         changed: The main file's ctime in nanoseconds, once all of this was in it, and nothing else; 0 if not yet. As
             long as it stays, all that came since is in the WAL of now (`Pin.settle`).
+        booted: When the host had booted, in seconds of Unix time.
     """
 
     chain: bytes
     checksum: Checksum
     position: Position
     changed: int = 0
+    booted: int = 0
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Whether the host has run since. A power cut may leave what was written behind, and the ctime from before."""
+        return abs(self.booted - _booted()) <= _SAME_BOOT
+
+
+def _booted() -> int:
+    """When the host booted. Its boot ID would say it exactly, but is not there in a unit that sees only processes."""
+    return int(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def remember(state: Path, standing: Standing) -> None:
@@ -45,7 +60,10 @@ def remember(state: Path, standing: Standing) -> None:
         OSError: The disk is full or fails.
     """
     (s0, s1), position = standing.checksum, standing.position
-    words = f"{standing.chain.hex()} {s0:08x} {s1:08x} {position.salts} {position.frame:010} {standing.changed:020}\n"
+    words = (
+        f"{standing.chain.hex()} {s0:08x} {s1:08x} {position.salts} {position.frame:010}"
+        f" {standing.changed:020} {_booted():010}\n"
+    )
     descriptor = os.open(state / _NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         os.pwrite(descriptor, words.encode(), 0)
@@ -67,8 +85,9 @@ def remembered(state: Path) -> Standing | None:
         os.close(descriptor)
     if found is None:
         return None
-    chain, s0, s1, salts, frame, changed = found.groups()
-    return Standing(bytes.fromhex(chain), (int(s0, 16), int(s1, 16)), Position(salts, int(frame)), int(changed))
+    chain, s0, s1, salts, frame, changed, booted = found.groups()
+    checksum, position = (int(s0, 16), int(s1, 16)), Position(salts, int(frame))
+    return Standing(bytes.fromhex(chain), checksum, position, int(changed), int(booted))
 
 
 def is_untouched(state: Path, database: Path) -> bool:

@@ -5,18 +5,19 @@ Those of some age have fewer moments: a file of minutes for each hour, then a fi
 A timeline is one unbroken history of the database. Its increments say themselves what they are and what they follow
 (`sqlite/increment.py`); names and folders are for people. A restore begins with a base, which is any whole backup whose
 position lies within the timeline: the one that was made at its beginning (`wal/base-...`), a daily, an event backup.
+Each says which timeline was the last when it was taken; none where there was none.
 """
 
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from portfolio_ops.errors import PortfolioOpsError, VerificationError
 from portfolio_ops.sqlite.increment import RAW, Increment, scan
 from portfolio_ops.store import catalogue
-from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind
+from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.records import Records
 
 _ID = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
@@ -43,12 +44,18 @@ class Timeline:
     problems: tuple[tuple[Path, str], ...]
 
 
-def new_id(now: datetime) -> str:
+def following_id(backups: Path, now: datetime) -> str:
     """The name of a timeline that begins now.
 
-    To the microsecond: an archive that is killed and started again can begin two in one second, and what was taken just
-    before the second began is no base of it.
+    It comes behind all that there are, also where one of them was begun by a clock that was ahead. Then it is named
+    after that one, and the order stays true, whatever the clock says later.
     """
+    last = [began(name) + timedelta(microseconds=1) for name in ids(backups)[-1:]]
+    return new_id(max([now, *last]))
+
+
+def new_id(now: datetime) -> str:
+    """A name for a timeline, with a moment to the microsecond: the archive can begin two in one second."""
     return f"{now.astimezone(UTC):%Y-%m-%dT%H%M%S.%fZ}-{secrets.token_hex(3)}"
 
 
@@ -63,17 +70,11 @@ def name_of(moment: datetime, resolution: int = RAW) -> str:
 
 
 def ids(backups: Path) -> list[str]:
-    """The timelines that there are, oldest first.
-
-    Those that began in the future, by a clock that was wrong, come before all others: when is not known, but it is
-    over. So the last one is always that which is gone on with.
-    """
+    """The timelines that there are, in the order in which they were begun: the last one is gone on with."""
     folder = backups / Kind.WAL.folder
     if not folder.is_dir():
         return []
-    names = [path.name for path in folder.iterdir() if _ID.fullmatch(path.name) and path.is_dir()]
-    latest = datetime.now(UTC) + CLOCK_SLACK
-    return sorted(names, key=lambda name: (began(name) <= latest, name))
+    return sorted(path.name for path in folder.iterdir() if _ID.fullmatch(path.name) and path.is_dir())
 
 
 def newest_base(backups: Path, site: str) -> Artifact | None:
@@ -82,7 +83,7 @@ def newest_base(backups: Path, site: str) -> Artifact | None:
 
 
 def began(timeline: str) -> datetime:
-    """When a timeline began, as its name says."""
+    """When a timeline began, as its name says: later than in truth where a clock was ahead."""
     return datetime.strptime(timeline.partition("Z")[0], "%Y-%m-%dT%H%M%S.%f").replace(tzinfo=UTC)
 
 

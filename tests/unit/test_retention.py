@@ -276,3 +276,13 @@ def test_where_a_timeline_cannot_be_read_all_stay_that_may_begin_its_moments() -
     store = [artifact(Kind.DAILY, now - timedelta(days=days)) for days in (80, 70, 60, 50, 0)]
     grounds = lying(store, [store[0].taken]) | {store[1].id: Ground("unread", doubtful=True)}
     assert kept(decide(store, policy, now, grounds)) == [store[1], store[3], store[4]]
+
+
+def test_a_base_that_is_dated_later_than_the_next_timeline_stands_in_for_none_of_it() -> None:
+    """The clock was ahead when the first one began."""
+    policy = replace(POLICY, minimum=1)
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    first, second = (artifact(Kind.WAL, now - timedelta(days=31, seconds=ago)) for ago in (0, 15))
+    daily = artifact(Kind.DAILY, now)
+    grounds = {first.id: Ground("1"), second.id: Ground("2")}
+    assert kept(decide([second, first, daily], policy, now, grounds)) == [second, first, daily]

@@ -4,9 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import base
 from portfolio_ops.jobs.base import Base
-from portfolio_ops.store import catalogue, timeline, verified
+from portfolio_ops.store import timeline, verified
 from tests.integration.archive.oracle import TOOL, Yard, state_of
 from tests.integration.archive.test_follow import check_every_point, last_state, newest_restored
 
@@ -72,38 +70,33 @@ def test_one_of_which_another_backup_takes_the_place_is_not_made_anew(yard: Yard
 
 
 def test_where_nothing_changes_nothing_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    since = datetime.now(UTC)
     subprocess.run([TOOL, "--config", site.file, "backup", "daily"], check=True, stderr=subprocess.DEVNULL)
-    scans: list[Any] = []
-    scan = catalogue.scan
+    asked: list[bool] = []
 
-    def counted(*words: Any) -> Any:
-        scans.append(words)
-        return scan(*words)
+    def leads() -> bool:
+        asked.append(True)
+        return True
 
-    monkeypatch.setattr(catalogue, "scan", counted)
     monkeypatch.setattr(base, "_ASK_AGAIN", 0.0)
-    looked = Base(site, Log(site=site.name, job="archive"), since, resumed=True)
-    looked.look()
-    before = len(scans)
+    looked = Base(site, Log(site=site.name, job="archive"), leads, resumed=True)
     for _ in range(9):
         looked.look()
     assert looked.is_there
-    assert len(scans) == before
+    assert len(asked) == 1
     subprocess.run([TOOL, "--config", site.file, "backup", "daily"], check=True, stderr=subprocess.DEVNULL)
     looked.look()
-    assert len(scans) == before + 1
+    assert len(asked) == 2
 
 
-def test_one_that_seems_older_than_its_timeline_is_made_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock was put right, backwards, while the site rested."""
-    monkeypatch.setattr(base, "_ASK_AGAIN", 0.0)
-    looked = Base(site, Log(site=site.name, job="archive"), datetime(2999, 1, 1, tzinfo=UTC), resumed=False)
-    deadline = time.monotonic() + 30
-    while not looked.is_there:
-        assert time.monotonic() < deadline
-        looked.look()
-        time.sleep(0.05)
-    for _ in range(9):
-        looked.look()
-        assert looked.is_there
+@pytest.mark.parametrize("yard", ["wal"], indirect=True)
+def test_a_backup_that_was_taken_while_all_stood_still_is_no_base_by_itself(yard: Yard) -> None:
+    """Its WAL was empty, and had no name yet."""
+    commits(yard)
+    yard.end_archive()
+    yard.bases()[0].path.unlink()
+    subprocess.run([TOOL, "--config", yard.file, "backup", "daily"], check=True, stderr=subprocess.DEVNULL)
+    yard.start_archive()
+    yard.wait_for_base(2)
+    commits(yard)
+    yard.end_archive()
+    assert newest_restored(yard, check_every_point(yard)) == last_state(yard)

@@ -16,6 +16,7 @@ import pytest
 
 from portfolio_ops import config
 from portfolio_ops.errors import ExitCode
+from portfolio_ops.restore import points
 from portfolio_ops.store import timeline
 from tests.integration.archive.oracle import TOOL, State, Yard, require_in_order, state_of
 
@@ -316,3 +317,26 @@ def _do_anything(yard: Yard, chooser: random.Random, done: list[str]) -> None:
     # Not what was asked when a writer was killed: of one that had come no further than its last frame in the WAL, the
     # wal-index did not tell yet. Whoever opens the database when all have closed it, recovers that commit, too.
     assert newest_restored(yard, found) == state_of(yard.database)
+
+
+def test_a_backup_behind_a_wal_that_the_site_has_emptied_is_a_base(yard: Yard) -> None:
+    yard.start_archive()
+    yard.wait_for_base()
+    for _ in range(2):
+        yard.write(0, pause=0.01)
+        time.sleep(1)
+        yard.stop_writing(0)
+        time.sleep(2)
+        with contextlib.closing(sqlite3.connect(yard.database)) as site:
+            assert site.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall() == [(0, 0, 0)]
+        time.sleep(1.5)
+        subprocess.run([TOOL, "--config", yard.file, "backup", "daily"], check=True, capture_output=True)
+    yard.write(0, pause=0.01)
+    time.sleep(1)
+    yard.stop_writing(0)
+    time.sleep(1.5)
+    yard.end_archive()
+    [history] = points.read(yard.site)
+    assert [bool(base.places) for base in history.bases] == [True] * 3
+    [states] = check_every_point(yard).values()
+    assert states[-1] == last_state(yard)

@@ -91,7 +91,7 @@ def test_what_no_base_leads_to_is_lost_and_not_awaited(weeks: Weeks) -> None:
 
 
 def test_a_clock_that_was_ahead_once_ends_no_archive(weeks: Weeks) -> None:
-    """It ran ahead for one start: what was begun then is not the newest for the year to come."""
+    """It ran ahead for one start: what is begun later comes after it all the same."""
     weeks.without_a_wal()
     weeks.product.ahead = 400 * DAY
     weeks.write("by a clock that is wrong")
@@ -110,6 +110,50 @@ def test_a_clock_that_was_ahead_once_ends_no_archive(weeks: Weeks) -> None:
     assert weeks.restored(datetime.fromisoformat(last["last"])) == written
     told = json.loads(weeks.product.call("--json", "status").out)["data"]
     assert told["archive"]["timeline"] == begun[-1]
+
+
+def test_a_clock_that_was_a_little_ahead_mixes_no_timelines(weeks: Weeks) -> None:
+    """What it named lies in the past by now."""
+    weeks.without_a_wal()
+    weeks.product.ahead = 15
+    weeks.write("by a clock that is ahead")
+    weeks.asked("archive", "once")
+    [first] = timeline.ids(weeks.site.backups)
+    weeks.product.ahead = 0
+    weeks.without_a_wal(4096)
+    weeks.write("right")
+    weeks.asked("archive", "once")
+    weeks.product.ahead = 3600
+    seen = []
+    for number in range(3):
+        written = weeks.write(f"later, {number}")
+        weeks.asked("archive", "once")
+        weeks.asked("backup", "daily")
+        seen.append((weeks.now, written))
+        weeks.product.ahead += DAY
+    [again, second] = timeline.ids(weeks.site.backups)
+    assert again == first
+    for day in range(7, 30, 7):
+        weeks.product.ahead = day * DAY
+        weeks.asked("backup", "daily")
+    weeks.product.ahead = 31 * DAY
+    weeks.asked("prune", "--yes")
+    for when, written in seen[1:-1]:
+        assert weeks.restored(when) == written
+    told = json.loads(weeks.product.call("--json", "status").out)["data"]
+    assert told["archive"]["timeline"] == second
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_clock_that_went_back_begins_one_timeline(weeks: Weeks, mode: str) -> None:
+    if mode == "delete":
+        weeks.without_a_wal()
+    with contextlib.closing(sqlite3.connect(weeks.site.database, isolation_level=None)) as connection:
+        for ahead in (200, 200, 0, 5, 10, 15, 20):
+            weeks.product.ahead = ahead
+            connection.execute("INSERT INTO comments(body) VALUES('x')")
+            weeks.asked("archive", "once")
+    assert len(timeline.ids(weeks.site.backups)) == 2
 
 
 def test_the_file_of_the_hour_stays_however_short_moments_are_kept(weeks: Weeks) -> None:

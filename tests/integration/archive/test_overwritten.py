@@ -4,17 +4,21 @@ What was put there must stay what it is, whatever the archive has open or has le
 of both.
 """
 
+import contextlib
 import shutil
 import signal
 import sqlite3
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from portfolio_ops.moment import exact
+from portfolio_ops.restore.points import windows
 from portfolio_ops.store import timeline
-from tests.integration.archive.oracle import State, Yard, state_of
+from tests.integration.archive.oracle import TOOL, State, Yard, state_of
 from tests.integration.archive.test_audit import verified
 from tests.integration.archive.test_follow import check_every_point, last_state
 
@@ -43,12 +47,11 @@ def at_rest() -> None:
 def kept(yard: Yard) -> tuple[Path, State]:
     """A copy of the database, as a careful operator makes it, and what it holds."""
     copy = yard.folder / "old.sqlite"
-    with sqlite3.connect(yard.database) as connection:
-        connection.execute("VACUUM INTO ?", (str(copy),))
-    connection.close()
-    with sqlite3.connect(copy) as connection:
-        connection.execute("PRAGMA journal_mode=wal")
-    connection.close()
+    with (
+        contextlib.closing(sqlite3.connect(yard.database)) as live,
+        contextlib.closing(sqlite3.connect(copy)) as target,
+    ):
+        live.backup(target)
     return copy, state_of(copy)
 
 
@@ -131,7 +134,7 @@ def test_while_site_and_archive_are_stopped(yard: Yard, how: str) -> None:
 
 def test_the_site_is_back_before_it_is_noticed(yard: Yard) -> None:
     """What it commits then is on the copy, and on nothing else."""
-    written(yard)
+    written(yard, 4)  # it grows no more: SQLite takes the length from the WAL's index, which is that of the other file
     old = kept(yard)
     yard.start_archive()
     yard.wait_for_base()
@@ -197,3 +200,112 @@ def test_what_was_in_the_main_file_before_the_start_is_a_doubt(yard: Yard) -> No
     written(yard)
     yard.end_archive()
     check_every_point(yard)
+
+
+@contextlib.contextmanager
+def hanging(yard: Yard) -> Iterator[None]:
+    """An archive that is late by as long as the block takes."""
+    assert yard.archive is not None
+    yard.archive.send_signal(signal.SIGSTOP)
+    yield
+    yard.archive.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("how", ["cp", "mv"])
+def test_what_the_site_commits_while_it_is_noticed_stays(yard: Yard, how: str) -> None:
+    """It holds the write lock when the archive looks, and commits into the WAL of the former file."""
+    written(yard)
+    old = kept(yard)
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    at_rest()
+    with hanging(yard):
+        put_back(yard, *old, how)
+        site = sqlite3.connect(yard.database, isolation_level=None, timeout=30)
+        site.execute("BEGIN IMMEDIATE")
+        site.execute("CREATE TABLE precious(x)")
+    time.sleep(0.6)
+    site.execute("COMMIT")
+    time.sleep(2)
+    assert site.execute("SELECT count(*) FROM precious").fetchall() == [(0,)]
+    site.close()
+    with contextlib.closing(sqlite3.connect(yard.database, timeout=30)) as again:
+        assert again.execute("SELECT count(*) FROM precious").fetchall() == [(0,)]
+    yard.end_archive()
+
+
+@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize("how", ["cp", "mv"])
+def test_a_wal_that_is_put_there_with_its_database_stays(yard: Yard, how: str, *, late: bool) -> None:
+    written(yard)
+    copy, _ = kept(yard)
+    pair, name = yard.folder / "pair.sqlite", f"{yard.database.name}-wal"
+    with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("CREATE TABLE precious(x)")
+        shutil.copyfile(copy, pair)
+        shutil.copyfile(f"{copy}-wal", f"{pair}-wal")
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    at_rest()
+    put: Callable[[Path, Path], object] = Path.rename if how == "mv" else shutil.copyfile
+    with hanging(yard) if late else contextlib.nullcontext():
+        put(Path(f"{pair}-wal"), yard.database.with_name(name))
+        put(pair, yard.database)
+    yard.until(lambda: "The timeline ended" in yard.said(), "it is noticed")
+    time.sleep(2)
+    with contextlib.closing(sqlite3.connect(yard.database, timeout=30)) as connection:
+        assert connection.execute("SELECT count(*) FROM precious").fetchall() == [(0,)]
+    yard.end_archive()
+
+
+def test_the_archive_was_killed_at_rest(yard: Yard) -> None:
+    """SQLite then replays what the kill has left, which is not all of the former file. It is another history."""
+
+    def held() -> list[tuple[str, int]]:
+        with contextlib.closing(sqlite3.connect(yard.database)) as connection:
+            return connection.execute("SELECT substr(t, 1, 4), count(*) FROM big GROUP BY 1").fetchall()
+
+    def change(*statements: str) -> None:
+        with contextlib.closing(sqlite3.connect(yard.database, isolation_level=None)) as connection:
+            for each in statements:
+                connection.execute(each)
+
+    series = "WITH s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 3000)"
+    change("CREATE TABLE big(id INTEGER PRIMARY KEY, t)", f"{series} INSERT INTO big SELECT i, 'old' FROM s")
+    old = yard.folder / "old.sqlite"
+    shutil.copyfile(yard.database, old)
+    change("UPDATE big SET t = 'new'")
+    yard.start_archive()
+    yard.wait_for_base()
+    change("UPDATE big SET t = 'tail' WHERE id > 2990")
+    at_rest()
+    yard.end_archive(signal.SIGKILL)
+    shutil.copyfile(old, yard.database)
+    yard.start_archive()
+    yard.wait_for_base(2)
+    change("UPDATE big SET t = 'post' WHERE id = 1")
+    at_rest()
+    yard.end_archive()
+    live, restored = held(), yard.folder / "restored.sqlite"
+    [*_, point] = windows(yard.site)
+    words = ["restore", "database", "--at", exact(point.last), "--to", str(restored)]
+    subprocess.run([TOOL, "--config", yard.file, *words], check=True, capture_output=True)
+    yard.database = restored
+    assert held() == live
+
+
+def test_a_copy_that_keeps_its_time_is_told_of(yard: Yard) -> None:
+    written(yard)
+    copy, _ = kept(yard)
+    time.sleep(2.5)
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    at_rest()
+    yard.end_archive()
+    assert "missing-lost" not in verified(yard, 0)
+    shutil.copy2(copy, yard.database)  # cp -p
+    assert "missing-lost" in verified(yard, 9)
