@@ -36,7 +36,7 @@ from time import perf_counter, sleep
 
 import apsw
 
-from portfolio_ops.errors import PortfolioOpsError, RefusedError
+from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import open_plain
 from portfolio_ops.sqlite.connection import writing
 from portfolio_ops.sqlite.lineage import (
@@ -162,12 +162,13 @@ class Pin:
         Whoever opens the database next, when nobody has it open, takes the WAL for what a crash has left, and would
         replay it over the file that was put there. A WAL that holds more than the main file is left to SQLite.
         """
-        header = parse_header(os.pread(self.wal, HEADER, 0))
-        ours = header is not None and header.salts == index.salts  # else another's was put there with the file
-        if not (ours and self._whole and index.frames == index.backfilled):
+        if not self._whole or index.frames != index.backfilled:
             return
         database, wal, _ = self._files
-        with contextlib.suppress(apsw.Error, OSError, subprocess.SubprocessError):
+        with contextlib.suppress(apsw.Error, OSError, PortfolioOpsError, subprocess.SubprocessError):
+            header = parse_header(os.pread(self.wal, HEADER, 0))
+            if header is None or header.salts != index.salts:
+                return  # another's was put there with the file
             self._holder.execute("ROLLBACK")  # it may hold a mark, which would be in the way
             if is_same_file(self._main, database):
                 self._writer.set_busy_timeout(_EMPTYING_MILLISECONDS)
@@ -283,14 +284,16 @@ class Pin:
         Raises:
             TimelineEndedError: As `look`.
         """
+        if archived.frames and not checkpoint:
+            return None
         try:
-            if archived.frames and checkpoint:
+            if archived.frames:
                 self._checkpoint()
-            if not self._is(archived) or (archived.frames and not checkpoint):
+            if not self._is(archived):
                 return None
             self.advance(archived)
             os.fsync(self._main)
-        except (apsw.Error, OSError):
+        except (apsw.Error, OSError, BusyError):
             return None
         # Nobody writes the file as long as our lock is held; what is written then must not bear the time of now.
         sleep(_TICK)
@@ -314,9 +317,12 @@ class Pin:
         """The first page and the number of pages, where all is in the main file; None where that is not known."""
         if not (self._whole and self._may_end):
             return None
-        pages = os.fstat(self._main).st_size // self.page_size
-        page = os.pread(self._main, self.page_size, 0)
-        return (page, pages) if pages and len(page) == self.page_size else None
+        page, pages = os.pread(self._main, self.page_size, 0), os.fstat(self._main).st_size // self.page_size
+        if len(page) < self.page_size:
+            return None
+        # <https://www.sqlite.org/fileformat2.html#in_header_database_size>: the file may be longer.
+        stated = int.from_bytes(page[28:32], "big") if page[24:28] == page[92:96] else 0
+        return page, min(stated or pages, pages)
 
     @property
     def is_settled(self) -> bool:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -149,7 +150,7 @@ def test_a_merge_that_cannot_begin_is_none_of_the_backups_business(
         raise PortfolioOpsError("the folder cannot be listed")
 
     planted(site, Kind.DAILY, timedelta(days=2), "of-late")
-    monkeypatch.setattr("portfolio_ops.jobs.age.timeline.ids", fail)
+    monkeypatch.setattr("portfolio_ops.jobs.age.timeline", SimpleNamespace(ids=fail))
     monkeypatch.setattr("portfolio_ops.restore.keeping._grounds", lambda *_: {})
     monkeypatch.setattr("portfolio_ops.jobs.expire.expired_increments", lambda *_: [])
     assert backup_daily(site, wait=WAIT).made
