@@ -8,7 +8,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.timers import archive_is_off
 from portfolio_ops.sqlite.cuts import Cut
-from portfolio_ops.sqlite.look import change_counter_of
+from portfolio_ops.sqlite.look import BEHIND, change_counter_of
 from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.sqlite.wal_index import wal_index_of
@@ -16,9 +16,6 @@ from portfolio_ops.store import lock, runs, timeline
 
 _NORMAL = timedelta(minutes=10)
 """What a running archive may be behind: it waits for minutes while a large copy is made, or a full disk is freed."""
-
-_LOOKING = 2e-7
-"""Seconds a byte besides, where there is no WAL: 20 times what a slow look takes."""
 
 _NO_LAG = 0.0, 0, timedelta()
 
@@ -98,7 +95,7 @@ def _lag(database: Path, last: Cut, now: datetime) -> tuple[float, int, timedelt
     changed = datetime.fromtimestamp(status.st_mtime, UTC)
     if index is None:
         size, behind = 0, change_counter_of(path) not in {None, last.position.frame}
-        normal = _NORMAL + timedelta(seconds=status.st_size * _LOOKING)
+        normal = _NORMAL + timedelta(seconds=status.st_size * BEHIND)
     else:
         archived = last.position.frame if index.salts.hex() == last.position.salts else 0
         size = (index.frames - archived) * (FRAME_HEADER + index.page_size)

@@ -19,7 +19,7 @@ from portfolio_ops.restore.history import History, histories
 from portfolio_ops.restore.points import Window, damages, holes, windows_in
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.increment_content import verify
-from portfolio_ops.sqlite.look import change_counter_of
+from portfolio_ops.sqlite.look import BEHIND, change_counter_of
 from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import catalogue, timeline
 from portfolio_ops.store.artifact import Kind
@@ -31,9 +31,6 @@ _SCANS = 5
 
 _NORMAL = 5.0
 """Seconds that a running archive may be behind: a flush each second, and what a seal or the disk takes."""
-
-_LOOKING = 2e-7
-"""Seconds a byte for which a running archive may be behind without a WAL: 20 times what a slow look takes."""
 
 _PAUSE = 0.2
 _BASE_WITHIN = timedelta(minutes=10)
@@ -214,7 +211,7 @@ def _since_look(site: Site, name: str, last: Cut, *, runs: bool) -> list[Piece]:
     if counter is None or counter == last.position.frame:
         return []
     status = site.database.stat()
-    normal = timedelta(seconds=max(_NORMAL, status.st_size * _LOOKING))
+    normal = timedelta(seconds=max(_NORMAL, status.st_size * BEHIND))
     lately = max(last.seen, datetime.fromtimestamp(status.st_mtime, UTC)) + normal >= datetime.now(UTC)
     if runs and (lately or _moves(site, name, last)):
         state, why = State.DELAYED, "the archive runs, and is about to look"

@@ -55,6 +55,20 @@ def kept(yard: Yard) -> tuple[Path, State]:
     return copy, state_of(copy)
 
 
+def archived(yard: Yard) -> tuple[tuple[Path, State], int]:
+    """The site was copied once, and has stopped now; all is archived, and in the main file.
+
+    Gives the copy, what it holds, and how many timelines there are.
+    """
+    written(yard)
+    old = kept(yard)
+    yard.start_archive()
+    yard.wait_for_base()
+    written(yard)
+    at_rest()
+    return old, len(names(yard))
+
+
 def put_back(yard: Yard, copy: Path, state: State, how: str) -> None:
     if how == "cp":
         shutil.copyfile(copy, yard.database)  # the same inode, other content
@@ -84,13 +98,7 @@ def goes_on(yard: Yard, before: int) -> None:
 @pytest.mark.parametrize("how", ["cp", "mv"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
 def test_while_the_archive_runs(yard: Yard, how: str, end: signal.Signals | None) -> None:
-    written(yard)
-    old = kept(yard)
-    yard.start_archive()
-    yard.wait_for_base()
-    written(yard)
-    at_rest()
-    before = len(names(yard))
+    old, before = archived(yard)
     put_back(yard, *old, how)
     yard.until(lambda: "The timeline ended" in yard.said(), "it is noticed")
     if end is not None:
@@ -101,13 +109,7 @@ def test_while_the_archive_runs(yard: Yard, how: str, end: signal.Signals | None
 
 @pytest.mark.parametrize("how", ["cp", "mv"])
 def test_just_before_the_archive_stops(yard: Yard, how: str) -> None:
-    written(yard)
-    old = kept(yard)
-    yard.start_archive()
-    yard.wait_for_base()
-    written(yard)
-    at_rest()
-    before = len(names(yard))
+    old, before = archived(yard)
     put_back(yard, *old, how)
     yard.end_archive()
     assert state_of(yard.database) == old[1], "the copy was undone"
@@ -214,12 +216,7 @@ def hanging(yard: Yard) -> Iterator[None]:
 @pytest.mark.parametrize("how", ["cp", "mv"])
 def test_what_the_site_commits_while_it_is_noticed_stays(yard: Yard, how: str) -> None:
     """It holds the write lock when the archive looks, and commits into the WAL of the former file."""
-    written(yard)
-    old = kept(yard)
-    yard.start_archive()
-    yard.wait_for_base()
-    written(yard)
-    at_rest()
+    old, _ = archived(yard)
     with hanging(yard):
         put_back(yard, *old, how)
         site = sqlite3.connect(yard.database, isolation_level=None, timeout=30)
