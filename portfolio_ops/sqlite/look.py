@@ -139,7 +139,7 @@ class Looker:
         if before == self._last:
             return None
         self.cost = self.held = 0.0
-        if time.time() - before.changed / _SECOND > (_TICK if before.changed % _SECOND else _COARSE_TICK):
+        if time.time() - before.changed / _SECOND > tick_of(before.changed):
             began = perf_counter()
             with contextlib.suppress(_ChangedError):
                 try:
@@ -252,6 +252,11 @@ def has_wal(database: Path) -> bool | None:
     """
     header = _header_of(database)
     return None if len(header) <= _VERSION_AT else header[_VERSION_AT : _VERSION_AT + 1] == _WAL_VERSION
+
+
+def tick_of(changed: int) -> float:
+    """Seconds after which a file's clock has gone on for certain, given one of its moments in nanoseconds."""
+    return _TICK if changed % _SECOND else _COARSE_TICK
 
 
 def change_counter_of(database: Path) -> int | None:

@@ -46,6 +46,7 @@ from portfolio_ops.sqlite.lineage import (
     require_continuation,
     require_same_file,
 )
+from portfolio_ops.sqlite.look import tick_of
 from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.wal import HEADER
 from portfolio_ops.sqlite.wal_header import parse_header
@@ -54,9 +55,6 @@ from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
 _ROUNDS = 3
 _CONNECTIONS = 3
 _PAUSE = 0.001
-_TICK = 0.05
-"""Seconds after which the filesystem's clock has ticked for sure: it does each few milliseconds."""
-
 _EMPTYING_MILLISECONDS = 1000
 _EMPTYING_SECONDS = 10.0
 _EMPTY = """
@@ -296,7 +294,7 @@ class Pin:
         except (apsw.Error, OSError, BusyError):
             return None
         # Nobody writes the file as long as our lock is held; what is written then must not bear the time of now.
-        sleep(_TICK)
+        sleep(tick_of(self.changed))
         changed = self.changed
         if not self._whole or not self._is(archived):
             return None
