@@ -14,7 +14,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 """Moments are kept as whole numbers of these since then: floats would not give each of them back."""
 
-EXAMPLES = "2025-10-14, '2025-10-14 14:30', 2025-10-14T12:30:00Z, '2h ago', 'yesterday 04:00' or @1760445000"
+EXAMPLES = "'2025-10-14 14:30', 2025-10-14T12:30:00Z, '2h ago', 'today 10:20', 'yesterday 04:00' or @1760445000"
 
 _CLOCK = r"(?P<clock>\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)"
 _OFFSET = r"(?P<offset>[Zz]|[+-]\d{2}:\d{2})"

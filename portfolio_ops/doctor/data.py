@@ -16,6 +16,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.doctor.finding import Finding, advice, fault, ok
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
+from portfolio_ops.host.holders import holders_of_removed
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.logs import writers
 from portfolio_ops.sqlite import rows
@@ -87,7 +88,8 @@ def _backups(site: Site) -> Finding:
         return fault(
             "backups",
             f"{len(denied)} of what lies in {folder} may not be used by uid {os.geteuid()}, {denied[0]} first",
-            _command("chown", "-R", f"{os.geteuid()}:{os.getegid()}", folder),
+            f"{_command('chown', '-R', f'{os.geteuid()}:{os.getegid()}', folder)} && "
+            f"{_command('chmod', '-R', 'u+rwX', folder)}",
         )
     if folder.stat().st_mode & _OTHERS:
         return advice("backups", f"everybody on this host may look into {folder}", _command("chmod", "o=", folder))
@@ -128,9 +130,15 @@ def _database(site: Site) -> Iterator[Finding]:
         yield fault("database", error.message, error.suggestion)
         return
     if not path.is_file():
-        yield fault("database", f"there is no database at {site.database}", "restore one, or correct [site] database")
+        yield _missing(path)
         return
-    status = path.stat()
+    status, folder = path.stat(), path.parent.stat()
+    if status.st_uid == 0 != folder.st_uid:
+        # Not opened: what SQLite makes beside a file of root's, it gives to root, and the site could not start again.
+        files = [path, *(each for each in (side(path, ending) for ending in SIDES) if each.exists())]
+        cure = _command("chown", f"--reference={path.parent}", *files)
+        yield fault("database", f"{path} is root's, and its folder is not: the site and the jobs cannot write it", cure)
+        return
     if status.st_mode & stat.S_IWOTH:
         yield fault("database", f"everybody on this host may write {path}", _command("chmod", "o-w", path))
     foreign, touched = _foreign_sides(path, status.st_uid), touched_by_opening(path)
@@ -140,6 +148,22 @@ def _database(site: Site) -> Iterator[Finding]:
         yield ok("side files", "none is foreign or stray")
     if not touched:
         yield from _opened(site, path)
+
+
+def _missing(path: Path) -> Finding:
+    """A file that was removed while a program has it open is all there still, until that program ends."""
+    rescued, wal = f"{path}.rescued", side(path, "-wal")
+    for holder, opened in holders_of_removed(path.name):
+        commands = [_command("cp", opened, rescued)]
+        if wal.exists():
+            commands.append(_command("cp", wal, f"{rescued}-wal"))
+        return fault(
+            "database",
+            f"{path} was removed, and {holder} has it open still, with all that was committed since",
+            f"do NOT stop it before this is done: {' && '.join(commands)}; look at the copy with sqlite3, then stop "
+            "the site, and give both files their names",
+        )
+    return fault("database", f"there is no database at {path}", "restore one, or correct [site] database")
 
 
 def _opened(site: Site, path: Path) -> Iterator[Finding]:
@@ -207,6 +231,10 @@ def touched_by_opening(path: Path) -> list[Finding]:
         path: Of the database; no link.
     """
     wal, shm, journal = (side(path, ending) for ending in SIDES)
+    if path.is_file() and not _may(path, os.R_OK):
+        return [
+            fault("database", f"{path} may not be read by uid {os.geteuid()}", _command("chmod", "u+rw", path)),
+        ]
     if _head(wal, 1) and _head(path, 20)[19:] != _WAL_VERSION:
         away = " && ".join(_command("mv", file, f"{file}.stray") for file in (wal, shm) if file.exists())
         return [

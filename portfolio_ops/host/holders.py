@@ -47,6 +47,26 @@ def holders(files: Iterable[tuple[int, int]]) -> list[Holder]:
         ]
 
 
+def holders_of_removed(name: str) -> list[tuple[Holder, Path]]:
+    """The processes that have a file open which is under no name any more, and where its content can be read.
+
+    Args:
+        name: What it was called, without its folder: a container knows that by another path.
+    """
+    found = []
+    with as_root():
+        for entry in os.scandir(_PROC):
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                for opened in os.scandir(Path(entry.path) / "fd"):
+                    with contextlib.suppress(OSError):
+                        if str(Path(opened.path).readlink()).endswith(f"/{name} (deleted)"):
+                            pid = int(entry.name)
+                            found.append((Holder(pid, _name(pid)), Path(opened.path)))
+    return found
+
+
 def _open(pid: int) -> set[tuple[int, int]]:
     """What a process has open; empty for one that has ended, or that may not be looked at."""
     found: set[tuple[int, int]] = set()

@@ -35,7 +35,8 @@ def test_a_site_comes_back_on_a_new_host(deployed: Host) -> None:
     last = deployed.tool("list", "points")["windows"][-1]["last"]
     lost = content(deployed)
     # Copied as somebody else, while the archive runs.
-    deployed.run("cp", "-r", "--no-preserve=all", f"{ROOT}/backups", "/srv/offsite")
+    copy = ("cp", "-rT", "--no-preserve=all", f"{ROOT}/backups", "/srv/offsite")
+    deployed.until(lambda: deployed.try_run(*copy).returncode == 0, "a copy while nothing unfinished goes")
     removed = deployed.droplet.play("remove.yml", {})
     assert removed.returncode == 0, removed.stdout[-3000:]
     deployed.run("rm", "-rf", str(ROOT), "/etc/portfolio-ops")

@@ -1,5 +1,6 @@
 """The doctor: what is planted is found, with a cure."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -64,6 +65,71 @@ def test_what_two_sites_have_in_common_is_a_fault_of_both(site: Site) -> None:
     assert shared("", 10) == ["(backups)", "(database)", "(a log)"]
     backed_up(site)
     assert shared('database = "data/x.sqlite"\nbackups = "others"\n[logs]\nfiles = []\n', 0) == [""]
+
+
+def given_away(site: Site) -> None:
+    """To another user, who may come to it."""
+    for path in [site.root, *site.root.rglob("*")]:
+        os.chown(path, 4242, 4243)
+    for parent in site.root.parents:
+        if parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp/"):  # noqa: S108
+            parent.chmod(0o755)
+
+
+def cure(found: dict[str, str]) -> None:
+    """Do what it says."""
+    for command in found["cure"].split(" && "):
+        subprocess.run(shlex.split(command), check=True)
+
+
+def test_a_database_that_may_not_be_read_has_no_stray_wal(site: Site) -> None:
+    require_root("a database of another user")
+    given_away(site)
+    with contextlib.closing(sqlite3.connect(site.database, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE precious(a)")
+        site.database.chmod(0)
+        subjects = {each["subject"]: each for each in examined(site, 10) if each["level"] == "fault"}
+        assert "side files" not in subjects
+        assert "may not be read by uid 4242" in subjects["database"]["text"]
+        cure(subjects["database"])
+        assert site.database.stat().st_mode & 0o600 == 0o600
+
+
+def test_backups_that_may_not_be_read_can_be_after_the_cure(site: Site) -> None:
+    require_root("backups of another user")
+    given_away(backed_up(site))
+    for path in site.backups.glob("daily/*"):
+        path.chmod(0)
+    [found] = [each for each in examined(site, 10) if each["subject"] == "backups"]
+    cure(found)
+    examined(site, 0)
+
+
+def test_a_database_of_roots_in_anothers_folder_is_not_opened(site: Site) -> None:
+    require_root("a database of another user")
+    given_away(site)
+    with contextlib.closing(sqlite3.connect(site.database)) as connection:
+        connection.execute("CREATE TABLE more(a)")
+        sides = [site.database.with_name(f"portfolio.sqlite{ending}") for ending in ("-wal", "-shm")]
+        for path in sides:
+            os.chown(path, 4242, 4242)
+        os.chown(site.database, 0, 0)
+        [found] = [each for each in examined(site, 10) if each["subject"] == "database"]
+        assert [path.stat().st_uid for path in sides] == [4242, 4242]
+        cure(found)
+        assert {path.stat().st_uid for path in (site.database, *sides)} == {4242}
+
+
+def test_a_database_that_was_removed_under_its_site_can_be_rescued(site: Site) -> None:
+    with contextlib.closing(sqlite3.connect(site.database, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE precious(a)")
+        site.database.unlink()
+        connection.execute("INSERT INTO precious VALUES(1)")
+        [found] = [each for each in examined(site, 10) if each["subject"] == "database"]
+        assert f"process {os.getpid()}" in found["text"]
+        cure({"cure": found["cure"].partition(": ")[2].partition(";")[0]})
+    with contextlib.closing(sqlite3.connect(f"{site.database}.rescued")) as rescued:
+        assert rescued.execute("SELECT count(*) FROM precious").fetchall() == [(1,)]
 
 
 def test_looking_changes_nothing(site: Site) -> None:
@@ -205,24 +271,19 @@ def test_what_is_planted_is_found(site: Site, name: str) -> None:
 )
 def test_backups_that_root_has_copied_are_found(site: Site, part: str, words: str) -> None:
     require_root("backups of another user")
-    backed_up(site)
-    for path in [site.root, *site.root.rglob("*")]:
-        os.chown(path, 4242, 4243)
-    for parent in site.root.parents:
-        if parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp/"):  # noqa: S108
-            parent.chmod(0o755)
+    given_away(backed_up(site))
     examined(site, 0)
     for path in site.root.glob(f"backups{part}"):
         os.chown(path, 0, 0)
         path.chmod(0o700 if path.is_dir() else 0o600)
     [found] = [each for each in examined(site, 10) if each["subject"] == "backups"]
     assert words in found["text"]
-    assert found["cure"] == f"chown -R 4242:4243 {site.backups}"
+    assert found["cure"].startswith(f"chown -R 4242:4243 {site.backups}")
     backup: list[str | Path] = [TOOL, "--config", site.file, "backup", "daily"]
     done = subprocess.run(backup, capture_output=True, text=True, check=False)
     assert done.returncode in {0, 3}  # for this, it need not read old backups
     assert done.returncode == 0 or "belongs to uid 0, and this runs as uid 4242" in done.stderr
-    subprocess.run(shlex.split(found["cure"]), check=True)
+    cure(found)
     if part == "/daily":
         assert "backup-daily: the last run failed: Permission denied" in str(examined(site, 10))
     subprocess.run(backup, check=True, capture_output=True)
