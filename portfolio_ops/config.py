@@ -219,9 +219,11 @@ def load(file: Path) -> Site:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        others = ", ".join(sorted(each.stem for each in file.parent.glob("*.toml")))
+        create = f'create it with two lines:  [site]  and  root = "/path/of/{name}"'
         raise NotFoundError(
             f"there is no configuration {file}",
-            suggestion=f'create it with two lines:  [site]  and  root = "/path/of/{name}"',
+            suggestion=f"configured are: {others}; or {create}" if others else create,
         ) from error
     except OSError as error:
         raise ConfigurationError([f"{file}: cannot be read ({error.strerror})"]) from error

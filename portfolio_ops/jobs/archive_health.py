@@ -25,6 +25,7 @@ class ArchiveHealth:
     """The archive of a site that has one.
 
     Attributes:
+        site: Its name.
         timeline: The newest one.
         running: Whether a daemon follows the database now.
         last: The newest restore point; None where there is none yet.
@@ -35,6 +36,7 @@ class ArchiveHealth:
         off: Whether it does not run because somebody turned it off.
     """
 
+    site: str
     timeline: str
     running: bool
     last: datetime | None
@@ -58,7 +60,8 @@ class ArchiveHealth:
         if self.off:
             return ""
         since = f"since {self.last:%Y-%m-%d %H:%M:%S} UTC" if self.last is not None else "yet"
-        return f"the archive does not run: no moment {since} can be restored (portfolio-ops archive run, or its unit)"
+        start = f"systemctl start portfolio-archive@{self.site}.service"
+        return f"the archive does not run: no moment {since} can be restored ({start})"
 
 
 def assess(site: Site, now: datetime) -> ArchiveHealth | None:
@@ -76,7 +79,9 @@ def assess(site: Site, now: datetime) -> ArchiveHealth | None:
     failed = record is not None and record.latest.state == runs.FAILED
     why = record.latest.message if record is not None and failed else ""
     off = not running and archive_is_off(site.name)
-    return ArchiveHealth(names[-1], running, None if last is None else last.seen, seconds, size, late, why, off)
+    return ArchiveHealth(
+        site.name, names[-1], running, None if last is None else last.seen, seconds, size, late, why, off
+    )
 
 
 def _lag(database: Path, last: Cut, now: datetime) -> tuple[float, int, timedelta]:

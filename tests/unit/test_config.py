@@ -165,3 +165,13 @@ def test_drills_restore_into_the_backups_unless_told(tmp_path: Path) -> None:
     assert site.drill.scratch == site.state
     site = config.load(written(tmp_path, '[site]\nroot = "/srv/shop"\n[drill]\nscratch = "/mnt/scratch"\n'))
     assert site.drill.scratch == Path("/mnt/scratch")
+
+
+def test_a_name_that_was_mistyped_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError) as alone:
+        config.load(tmp_path / "sopp.toml")
+    assert alone.value.suggestion.startswith("create it with two lines")
+    (tmp_path / "shop.toml").touch()
+    with pytest.raises(NotFoundError) as beside:
+        config.load(tmp_path / "sopp.toml")
+    assert beside.value.suggestion.startswith("configured are: shop; or create it")
