@@ -152,18 +152,19 @@ def _database(site: Site) -> Iterator[Finding]:
 
 def _missing(path: Path) -> Finding:
     """A file that was removed while a program has it open is all there still, until that program ends."""
-    rescued, wal = f"{path}.rescued", side(path, "-wal")
-    for holder, opened in holders_of_removed(path.name):
-        commands = [_command("cp", opened, rescued)]
-        if wal.exists():
-            commands.append(_command("cp", wal, f"{rescued}-wal"))
-        return fault(
-            "database",
-            f"{path} was removed, and {holder} has it open still, with all that was committed since",
-            f"do NOT stop it before this is done: {' && '.join(commands)}; look at the copy with sqlite3, then stop "
-            "the site, and give both files their names",
-        )
-    return fault("database", f"there is no database at {path}", "restore one, or correct [site] database")
+    found = holders_of_removed(path.name)
+    if not found:
+        return fault("database", f"there is no database at {path}", "restore one, or correct [site] database")
+    (holder, opened), rescued, wal = found[0], f"{path}.rescued", side(path, "-wal")
+    commands = [_command("cp", opened, rescued)]
+    if wal.exists():
+        commands.append(_command("cp", wal, f"{rescued}-wal"))
+    return fault(
+        "database",
+        f"{path} was removed, and {holder} has it open still, with all that was committed since",
+        f"do NOT stop it before this is done: {' && '.join(commands)}; look at the copy with sqlite3, then stop "
+        "the site, and give both files their names",
+    )
 
 
 def _opened(site: Site, path: Path) -> Iterator[Finding]:

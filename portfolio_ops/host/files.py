@@ -44,6 +44,22 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
+def overwrite(path: Path, data: bytes) -> None:
+    """Write a small file of one length where it stands, by one write that nobody waits for: what a crash may take.
+
+    A link is not followed, and nothing that is no file is waited for.
+
+    Raises:
+        OSError: The disk is full or fails, or something else lies there.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o640)
+    try:
+        os.pwrite(descriptor, data, 0)
+    finally:
+        os.close(descriptor)
+
+
 def write_atomically(path: Path, data: bytes, mode: int = 0o640) -> None:
     """Replace a small file whole: a reader, a crash or a power cut sees the old content or the new.
 

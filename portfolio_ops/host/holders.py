@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +41,8 @@ def holders(files: Iterable[tuple[int, int]]) -> list[Holder]:
     """
     wanted = set(files)
     with as_root():
-        pids = [int(entry.name) for entry in os.scandir(_PROC) if entry.name.isdigit()]
         return [
-            Holder(pid, _name(pid)) for pid in sorted(pids) if pid != os.getpid() and not wanted.isdisjoint(_open(pid))
+            Holder(pid, _name(pid)) for pid in _processes() if pid != os.getpid() and not wanted.isdisjoint(_open(pid))
         ]
 
 
@@ -55,26 +54,31 @@ def holders_of_removed(name: str) -> list[tuple[Holder, Path]]:
     """
     found = []
     with as_root():
-        for entry in os.scandir(_PROC):
-            if not entry.name.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                for opened in os.scandir(Path(entry.path) / "fd"):
-                    with contextlib.suppress(OSError):
-                        if str(Path(opened.path).readlink()).endswith(f"/{name} (deleted)"):
-                            pid = int(entry.name)
-                            found.append((Holder(pid, _name(pid)), Path(opened.path)))
+        for pid in _processes():
+            for entry in _descriptors(pid):
+                with contextlib.suppress(OSError):
+                    if str(Path(entry.path).readlink()).endswith(f"/{name} (deleted)"):
+                        found.append((Holder(pid, _name(pid)), Path(entry.path)))
     return found
 
 
-def _open(pid: int) -> set[tuple[int, int]]:
-    """What a process has open; empty for one that has ended, or that may not be looked at."""
-    found: set[tuple[int, int]] = set()
+def _processes() -> list[int]:
+    return sorted(int(entry.name) for entry in os.scandir(_PROC) if entry.name.isdigit())
+
+
+def _descriptors(pid: int) -> Iterator[os.DirEntry[str]]:
+    """What a process has open, as links; none of one that has ended, or that may not be looked at."""
     with contextlib.suppress(OSError):
-        for entry in os.scandir(_PROC / str(pid) / "fd"):
-            with contextlib.suppress(OSError):
-                status = entry.stat()
-                found.add((status.st_dev, status.st_ino))
+        yield from os.scandir(_PROC / str(pid) / "fd")
+
+
+def _open(pid: int) -> set[tuple[int, int]]:
+    """The devices and inodes of what a process has open."""
+    found: set[tuple[int, int]] = set()
+    for entry in _descriptors(pid):
+        with contextlib.suppress(OSError):
+            status = entry.stat()
+            found.add((status.st_dev, status.st_ino))
     return found
 
 

@@ -85,19 +85,19 @@ class Follower:
     def run(self, *, once: bool) -> None:
         """Follow until told to stop, or, if `once`, until what is committed now is archived and a base is there."""
         with contextlib.closing(self._chapter), self._base, self._detector:
-            flushed = sealed = time.monotonic()
-            dirty, settled, seal_at = True, False, 0.0
+            flushed, seal_at = time.monotonic(), 0.0
+            dirty = sealed = settled = True
             while True:
                 now = time.monotonic()
                 if dirty and (now - flushed >= EVERY or self._orders.stop or once):
                     self._flush_all()
                     if not once:
                         self._detector.look()
-                    flushed, dirty, sealed, settled = now, False, 0.0, once
+                    # A single pass leaves the generation as it is: only in that one can the next pass go on.
+                    flushed, dirty, sealed, settled = now, False, once, once
                     seal_at = now if self._index.frames >= _SEAL_FRAMES else now + _AT_REST
-                # A single pass leaves the generation as it is: only in that one can the next pass go on.
-                if not (once or sealed) and now >= seal_at and self._index.frames:
-                    sealed = now if self._seal() else 0.0
+                if not sealed and now >= seal_at and self._index.frames:
+                    sealed = self._seal()
                     seal_at = now + _SEAL_AGAIN
                 if sealed and not settled and now >= flushed + _AT_REST:
                     self._settle(once=False)
@@ -113,8 +113,8 @@ class Follower:
                         self._settle(once=once)
                     return
                 self._detector.tend()
-                at = seal_at if not (once or sealed) else flushed + _AT_REST if not settled else None
-                seconds = self._next(now, dirty=dirty, flushed=flushed, rests_at=at)
+                rests_at = flushed + _AT_REST if sealed else seal_at
+                seconds = self._next(now, dirty=dirty, flushed=flushed, rests_at=None if settled else rests_at)
                 dirty = self._rest.take(seconds, self._status(), dirty=dirty) or self._is_behind()
 
     def _next(self, now: float, *, dirty: bool, flushed: float, rests_at: float | None) -> float:

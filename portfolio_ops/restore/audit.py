@@ -22,7 +22,6 @@ from portfolio_ops.sqlite.increment_content import verify
 from portfolio_ops.sqlite.look import BEHIND, change_counter_of
 from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import catalogue, timeline
-from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import PINNED, is_held
 from portfolio_ops.store.standing import is_untouched, remembered
 
@@ -93,10 +92,8 @@ def audit(site: Site) -> tuple[list[Piece], list[tuple[Path, str]]]:
 
 def _read_back(site: Site) -> list[History]:
     """Every timeline, each increment cut off before what is damaged in it."""
-    kinds = [kind for kind in Kind if kind.holds_database]
-    artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
     found = []
-    for history in histories(site, artifacts):
+    for history in histories(site, catalogue.databases(site.backups, site.name)):
         increments = []
         for each in history.timeline.increments:
             whole = verify(each)
@@ -130,8 +127,9 @@ def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs:
     pieces += [Piece(name, hole.start, hole.end, State.LOST, f"{hole.reason}; {lost}") for hole in holes(own)]
     if not own and history.increments:
         first, end = history.increments[0].cuts[0].seen, history.increments[-1].cuts[-1].seen
-        if newest or end - min(first, timeline.began(name)) > _BASE_WITHIN:
-            pieces.append(_baseless(name, first, end, newest=newest, runs=runs))
+        begins = end - min(first, timeline.began(name)) <= _BASE_WITHIN
+        if newest or not begins:
+            pieces.append(_baseless(Piece(name, first, end, State.LOST, ""), newest=newest, begins=begins, runs=runs))
     last = max((window.last for window in own), default=None)
     seen = [max(increment.cuts.moments()) for increment in history.increments]
     behind = EPOCH + max(seen) * MICROSECOND if seen else None
@@ -145,10 +143,9 @@ def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs:
     return pieces
 
 
-def _baseless(name: str, first: datetime, end: datetime, *, newest: bool, runs: bool) -> Piece:
+def _baseless(piece: Piece, *, newest: bool, begins: bool, runs: bool) -> Piece:
     """Moments to which nothing leads: those of a beginning may have no base yet; later ones have lost it."""
-    begins = newest and end - min(first, timeline.began(name)) <= _BASE_WITHIN
-    state = State.LOST if not begins else State.DELAYED if runs else State.PENDING
+    state = State.LOST if not (newest and begins) else State.DELAYED if runs else State.PENDING
     why = {
         State.LOST: "no base leads there: it is gone, or none was made",
         State.DELAYED: "the base is due; look again in a minute",
@@ -156,7 +153,7 @@ def _baseless(name: str, first: datetime, end: datetime, *, newest: bool, runs: 
     }[state]
     if newest and state is State.LOST:
         why += "; begin anew with one: portfolio-ops backup daily, while the archive runs"
-    return Piece(name, first, end, state, why)
+    return replace(piece, state=state, why=why)
 
 
 def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:
@@ -191,14 +188,14 @@ def _since(site: Site, history: History, *, runs: bool) -> list[Piece]:
 def _since_wal(site: Site, name: str, last: Cut, *, runs: bool) -> list[Piece]:
     """The last connection ended the WAL. What it had committed is in the main file then, which says when."""
     try:
-        changed = datetime.fromtimestamp(site.database.stat().st_mtime, UTC)
+        status = site.database.stat()
     except FileNotFoundError:
         return []
     standing = remembered(site.state)
     if standing is not None and standing.changed:  # to the nanosecond, whatever time `cp -p` sets
-        whole = is_untouched(site.state, site.database)
+        whole = standing.changed == status.st_ctime_ns
     else:
-        whole = changed <= last.seen + _CLOCKS
+        whole = datetime.fromtimestamp(status.st_mtime, UTC) <= last.seen + _CLOCKS
     if runs or whole:
         return []
     why = "the database changed, its WAL is gone; start the archive: it begins a new timeline"

@@ -12,7 +12,6 @@ Coarser increments may lie beside the finer ones that they were made of. What fo
 and hashes in their heads, never by names.
 """
 
-import itertools
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from portfolio_ops.sqlite.increment import RAW, Increment, gap
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import catalogue
 from portfolio_ops.store import timeline as timelines
-from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.artifact import Artifact
 from portfolio_ops.store.records import forget_all_but
 from portfolio_ops.store.timeline import Timeline
 
@@ -208,18 +207,6 @@ def position_of(artifact: Artifact) -> Position | None:
         return None
 
 
-def history_of(site: Site, name: str) -> History:
-    """One timeline with its bases."""
-    kinds = [kind for kind in Kind if kind.holds_database]
-    artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
-    return next(each for each in histories(site, artifacts, remembered=True) if each.timeline.id == name)
-
-
-def _belongs(artifact: Artifact, name: str, first: datetime, end: datetime) -> bool:
-    stated = artifact.metadata.details.get("timeline")
-    return first <= artifact.taken < end if stated is None else stated == name
-
-
 def histories(site: Site, artifacts: Sequence[Artifact], *, remembered: bool = False) -> list[History]:
     """Every timeline, in the order of `timeline.ids`. A backup belongs to the one that was the last when it was taken.
 
@@ -231,12 +218,22 @@ def histories(site: Site, artifacts: Sequence[Artifact], *, remembered: bool = F
     names = timelines.ids(site.backups)
     if remembered:
         forget_all_but(site.state, names)
-    began = sorted(timelines.began(name) for name in names)
-    ends = dict(itertools.zip_longest(began, began[1:], fillvalue=_FOREVER))
-    found = []
-    for name in names:
-        first = timelines.began(name)
-        within = [each for each in artifacts if _belongs(each, name, first, ends[first])]
-        state = site.state if remembered else None
-        found.append(History(timelines.read(site.backups, name, site.name, state), within))
-    return found
+    return [_history(site, name, names, artifacts, site.state if remembered else None) for name in names]
+
+
+def history_of(site: Site, name: str) -> History:
+    """One timeline with its bases, as `histories` has it; records are taken from the site's memory."""
+    artifacts = catalogue.databases(site.backups, site.name)
+    return _history(site, name, timelines.ids(site.backups), artifacts, site.state)
+
+
+def _history(site: Site, name: str, names: Sequence[str], artifacts: Sequence[Artifact], state: Path | None) -> History:
+    first = timelines.began(name)
+    end = min((began for began in map(timelines.began, names) if began > first), default=_FOREVER)
+    within = [each for each in artifacts if _belongs(each, name, first, end)]
+    return History(timelines.read(site.backups, name, site.name, state), within)
+
+
+def _belongs(artifact: Artifact, name: str, first: datetime, end: datetime) -> bool:
+    stated = artifact.metadata.details.get("timeline")
+    return first <= artifact.taken < end if stated is None else stated == name

@@ -13,7 +13,7 @@ from portfolio_ops.restore.history import History, Pieces, histories
 from portfolio_ops.sqlite.cuts import Cut, Cuts
 from portfolio_ops.sqlite.increment import Increment, gap
 from portfolio_ops.store import catalogue
-from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.artifact import Artifact
 from portfolio_ops.store.lock import PINNED, is_held
 from portfolio_ops.store.timeline import Timeline
 
@@ -95,9 +95,7 @@ class MomentPlan:
 
 def read(site: Site) -> list[History]:
     """Every timeline of a site, the one that is gone on with last."""
-    kinds = [kind for kind in Kind if kind.holds_database]
-    artifacts = catalogue.scan(site.backups, site.name, kinds).artifacts
-    return histories(site, artifacts, remembered=True)
+    return histories(site, catalogue.databases(site.backups, site.name), remembered=True)
 
 
 def damages(found: Sequence[History]) -> list[tuple[Path, str]]:
@@ -150,10 +148,9 @@ def plan_moment_in(found: Sequence[Window], site: Site, when: datetime) -> Momen
             f"the archive of {site.name} holds no moment that can be restored",
             suggestion=f"let portfolio-archive@{site.name}.service run; whole backups: portfolio-ops list",
         )
-    now = datetime.now(UTC)
     last = max(found, key=lambda window: (window.timeline, window.last))
     around = [window for window in found if window.first <= when <= window.last]
-    if not around and last.last < when <= now and not last.ends and is_held(site.state, PINNED):
+    if not around and last.last < when <= datetime.now(UTC) and not last.ends and is_held(site.state, PINNED):
         around = [last]
     if not around:
         raise _outside(site, found, last, when)

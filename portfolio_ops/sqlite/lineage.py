@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 from portfolio_ops.errors import PortfolioOpsError
+from portfolio_ops.host.holders import identity_of
 from portfolio_ops.sqlite.wal import FRAME_HEADER, HEADER
 from portfolio_ops.sqlite.wal_index import WalIndex
 
@@ -66,11 +67,7 @@ def require_same_file(descriptor: int, path: Path) -> None:
 def is_same_file(descriptor: int, path: Path) -> bool:
     """Whether a name leads to the file that is open."""
     ours = os.fstat(descriptor)
-    try:
-        theirs = path.stat()
-    except FileNotFoundError:
-        return False
-    return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+    return identity_of(path) == (ours.st_dev, ours.st_ino)
 
 
 def holds_all(descriptor: int, index: WalIndex, page_size: int) -> bool:

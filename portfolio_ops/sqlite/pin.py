@@ -313,7 +313,7 @@ class Pin:
 
     def first_page(self) -> tuple[bytes, int] | None:
         """The first page and the number of pages, where all is in the main file; None where that is not known."""
-        if not (self._whole and self._may_end):
+        if not self._may_end:
             return None
         page, pages = os.pread(self._main, self.page_size, 0), os.fstat(self._main).st_size // self.page_size
         if len(page) < self.page_size:

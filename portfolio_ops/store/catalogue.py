@@ -58,6 +58,11 @@ def scan(backups: Path, site: str, kinds: Iterable[Kind] = Kind) -> Catalogue:
     return Catalogue(tuple(artifacts), tuple(problems))
 
 
+def databases(backups: Path, site: str) -> tuple[Artifact, ...]:
+    """The whole databases, oldest first, those included that a restore put away."""
+    return scan(backups, site, [kind for kind in Kind if kind.holds_database]).artifacts
+
+
 def _artifact_of(path: Path, kind: Kind, site: str) -> Artifact:
     artifact = read_artifact(path)
     if artifact.metadata.site != site:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from portfolio_ops.errors import PortfolioOpsError
-from portfolio_ops.host.files import open_regular
+from portfolio_ops.host.files import open_regular, overwrite
 from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.wal_header import Checksum
@@ -64,11 +64,7 @@ def remember(state: Path, standing: Standing) -> None:
         f"{standing.chain.hex()} {s0:08x} {s1:08x} {position.salts} {position.frame:010}"
         f" {standing.changed:020} {_booted():010}\n"
     )
-    descriptor = os.open(state / _NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-    try:
-        os.pwrite(descriptor, words.encode(), 0)
-    finally:
-        os.close(descriptor)
+    overwrite(state / _NAME, words.encode())
 
 
 def remembered(state: Path) -> Standing | None:

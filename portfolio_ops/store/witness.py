@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from portfolio_ops.errors import PortfolioOpsError
-from portfolio_ops.host.files import open_regular
+from portfolio_ops.host.files import open_regular, overwrite
 from portfolio_ops.moment import EPOCH, MICROSECOND
 from portfolio_ops.sqlite.snapshot import Position
 
@@ -42,12 +42,7 @@ def ask(state: Path, position: Position, seen: datetime) -> None:
     """
     words = f"{position.salts} {position.frame:010} {(seen - EPOCH) // MICROSECOND:017}\n"
     with contextlib.suppress(OSError):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(state / _NAME, flags, 0o640)
-        try:
-            os.pwrite(descriptor, words.encode(), 0)
-        finally:
-            os.close(descriptor)
+        overwrite(state / _NAME, words.encode())
 
 
 def asked(state: Path) -> Asked | None:

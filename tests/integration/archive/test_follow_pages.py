@@ -276,8 +276,8 @@ def newest_moment(yard: Yard) -> bytes:
     return content
 
 
-def test_what_a_restore_put_away_is_not_taken_for_the_present(yard: Yard) -> None:
-    """The archive was off meanwhile, and the restored state is the one with which its timeline ended."""
+def left_behind(yard: Yard) -> tuple[str, bytes]:
+    """The archive has run and ended; gives its last moment, and what the database held then. It was changed since."""
     yard.start_archive()
     yard.wait_for_base()
     committed(yard)
@@ -285,6 +285,12 @@ def test_what_a_restore_put_away_is_not_taken_for_the_present(yard: Yard) -> Non
     yard.end_archive()
     when, content = last_moment(yard), yard.database.read_bytes()
     committed(yard)
+    return when, content
+
+
+def test_what_a_restore_put_away_is_not_taken_for_the_present(yard: Yard) -> None:
+    """The archive was off meanwhile, and the restored state is the one with which its timeline ended."""
+    when, content = left_behind(yard)
     called(yard, "restore", "database", "--at", when, "--in-place", "--yes")
     assert yard.database.read_bytes() == content
     assert not image.path_of(yard.site.state).exists()
@@ -297,13 +303,7 @@ def test_what_a_restore_put_away_is_not_taken_for_the_present(yard: Yard) -> Non
 
 def test_a_copy_that_a_killed_archive_left_is_a_moment_of_the_past(yard: Yard) -> None:
     """It is archived as of when it was made; then the database is looked at, whatever was restored meanwhile."""
-    yard.start_archive()
-    yard.wait_for_base()
-    committed(yard)
-    archived(yard)
-    yard.end_archive()
-    when, content = last_moment(yard), yard.database.read_bytes()
-    committed(yard)
+    when, content = left_behind(yard)
     shutil.copy(yard.database, image.path_of(yard.site.state))
     called(yard, "restore", "database", "--at", when, "--in-place", "--yes")
     yard.start_archive()
