@@ -51,7 +51,9 @@ class Follower:
         self._detector = Detector(site, pin, log)
         self._stalls = Stalls(site, log)
         database = located(site.database)
-        self._rest = Rest(watch, {database, side(database, "-wal")})
+        # What is written into the main file was in the WAL before, or `_is_behind` finds that it was not.
+        self._rest = Rest(watch, {side(database, "-wal")})
+        self._closing = side(database, "-shm")  # whoever leaves the database closes it
 
     def _begin(self, ended: str) -> tuple[Tail, Chapter, str, bool]:
         """Go on with the newest timeline if that can be proved, else begin another; tells which of both."""
@@ -85,23 +87,25 @@ class Follower:
     def run(self, *, once: bool) -> None:
         """Follow until told to stop, or, if `once`, until what is committed now is archived and a base is there."""
         with contextlib.closing(self._chapter), self._base, self._detector:
-            flushed, seal_at = time.monotonic(), 0.0
-            dirty = sealed = settled = True
+            pace = _Pace(time.monotonic())
             while True:
                 now = time.monotonic()
-                if dirty and (now - flushed >= EVERY or self._orders.stop or once):
+                if is_left := pace.may_be_left(now) and not once and self._pin.is_alone:
+                    pace.left = now
+                is_due = pace.dirty and (now - pace.flushed >= EVERY or is_left or self._orders.stop or once)
+                if is_due:
                     self._flush_all()
-                    if not once:
-                        self._detector.look()
                     # A single pass leaves the generation as it is: only in that one can the next pass go on.
-                    flushed, dirty, sealed, settled = now, False, once, once
-                    seal_at = now if self._index.frames >= _SEAL_FRAMES else now + _AT_REST
-                if not sealed and now >= seal_at and self._index.frames:
-                    sealed = self._seal()
-                    seal_at = now + _SEAL_AGAIN
-                if sealed and not settled and now >= flushed + _AT_REST:
+                    pace.flushed, pace.dirty, pace.sealed, pace.settled = now, False, once, once
+                    pace.seal_at = now if self._index.frames >= _SEAL_FRAMES else now + _AT_REST
+                if not pace.sealed and (now >= pace.seal_at or is_left) and self._index.frames:
+                    pace.sealed = self._seal()
+                    pace.seal_at = now + _SEAL_AGAIN
+                if is_due and not once:
+                    self._detector.look()
+                if pace.sealed and not pace.settled and now >= pace.flushed + _AT_REST:
                     self._settle(once=False)
-                    settled = True
+                    pace.settled = True
                 self._chapter.require_named(datetime.now(UTC))
                 self._base.look()
                 if once:
@@ -113,17 +117,17 @@ class Follower:
                         self._settle(once=once)
                     return
                 self._detector.tend()
-                rests_at = flushed + _AT_REST if sealed else seal_at
-                seconds = self._next(now, dirty=dirty, flushed=flushed, rests_at=None if settled else rests_at)
-                dirty = self._rest.take(seconds, self._status(), dirty=dirty) or self._is_behind()
+                closing = self._closing if pace.may_be_left(now) else None
+                changed = self._rest.take(self._next(now, pace), self._status(), dirty=pace.dirty, closing=closing)
+                pace.dirty = changed or self._is_behind()
 
-    def _next(self, now: float, *, dirty: bool, flushed: float, rests_at: float | None) -> float:
+    def _next(self, now: float, pace: "_Pace") -> float:
         """Seconds until there is something to do even if nothing happens."""
         moments = [now + ALIVE, self._base.next_look(now)]
-        if dirty:
-            moments.append(flushed + EVERY)
-        if rests_at is not None and self._index.frames:
-            moments.append(rests_at)
+        if pace.dirty:
+            moments.append(pace.flushed + EVERY)
+        if self._index.frames:
+            moments += pace.rests_at(now)
         if (due := self._detector.due()) is not None:
             moments.append(due)
         return max(0.0, min(moments) - now)
@@ -227,6 +231,40 @@ class Follower:
         self._index = seal.index
         self._stalls.tell(seal.stall)
         return seal.outcome is Outcome.SEALED
+
+
+@dataclass
+class _Pace:
+    """How far it is with what was committed last; times are of time.monotonic(3).
+
+    Attributes:
+        flushed: When it last archived.
+        seal_at: When the WAL is to be sealed at the latest.
+        left: When the site was last seen to have left the database.
+        dirty: Whether something may not be archived.
+        sealed, settled: Whether the WAL is (`Pin.seal`, `Pin.settle`).
+    """
+
+    flushed: float
+    seal_at: float = 0.0
+    left: float = 0.0
+    dirty: bool = True
+    sealed: bool = True
+    settled: bool = True
+
+    def may_be_left(self, now: float) -> bool:
+        """Whether it is of interest that the site leaves the database.
+
+        Its own last close would have copied all into the main file, which whoever stops it may replace at once. Of a
+        site that opens and closes for each commit, not each close is of interest.
+        """
+        return (self.dirty or not self.sealed) and now - self.left >= EVERY
+
+    def rests_at(self, now: float) -> list[float]:
+        """When there is something to do if nothing is written."""
+        if self.sealed:
+            return [] if self.settled else [self.flushed + _AT_REST]
+        return [self.seal_at] if self.may_be_left(now) else [self.seal_at, self.left + EVERY]
 
 
 @dataclass(frozen=True)

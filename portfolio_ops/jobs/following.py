@@ -50,17 +50,21 @@ class Rest:
     def __init__(self, watch: Watch, names: set[Path]) -> None:
         self._watch, self._names, self._told = watch, names, ""
 
-    def take(self, seconds: float, status: str, *, dirty: bool) -> bool:
-        """Rest until a change is told of; all of the time where there was one already. Gives whether there is one."""
+    def take(self, seconds: float, status: str, *, dirty: bool, closing: Path | None = None) -> bool:
+        """Rest until a change is told of; all of the time where there was one already. Gives whether there is one.
+
+        Args:
+            closing: The closing of this file ends it as well.
+        """
         notify("WATCHDOG=1")
         if status != self._told:
             notify(f"STATUS={status}")
             self._told = status
-        if dirty:
-            # A busy site would wake us at each of its writes, to tell what we know.
-            self._watch.pause(seconds)
-            return True
-        return not self._names.isdisjoint(self._watch.wait(seconds))
+        if self._watch.closing(closing):
+            return dirty
+        # A busy site would wake us at each of its writes, to tell what we know.
+        changed = self._watch.pause(seconds) if dirty else self._watch.wait(seconds)
+        return dirty or not self._names.isdisjoint(changed)
 
 
 class Stalls:

@@ -51,6 +51,7 @@ from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.wal import HEADER
 from portfolio_ops.sqlite.wal_header import parse_header
 from portfolio_ops.sqlite.wal_index import WalIndex, read_wal_index
+from portfolio_ops.sqlite.wal_locks import others_are_connected
 
 _ROUNDS = 3
 _CONNECTIONS = 3
@@ -177,6 +178,11 @@ class Pin:
                 target = str(wal).removesuffix("-wal")  # where a link in the database's place led to
                 command = [sys.executable, "-c", _EMPTY, target, str(_EMPTYING_MILLISECONDS)]
                 subprocess.run(command, check=True, timeout=_EMPTYING_SECONDS)  # noqa: S603  (no shell, all our own)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else has the database open: the site was stopped, and expects no WAL to be left."""
+        return not others_are_connected(self._shm)
 
     @property
     def inode(self) -> int:

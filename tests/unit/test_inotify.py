@@ -52,3 +52,34 @@ def test_a_folder_that_goes_in_a_pause(watch: Watch, tmp_path: Path) -> None:
     watch.pause(0)
     (tmp_path / "other/file").write_text("x")
     assert watch.wait(10) == {tmp_path / "other/file"}
+
+
+def test_the_closing_of_a_file_ends_a_pause_and_a_wait(watch: Watch, tmp_path: Path) -> None:
+    file = tmp_path / "data/file"
+    file.write_text("x")
+    watch.wait(0)
+    assert watch.closing(file), "it may have been closed before it was watched"
+    assert not watch.closing(file)
+    with file.open("a") as opened:
+        opened.write("y")
+        opened.flush()
+        assert watch.pause(0.01) == set(), "it was written, not closed"
+    assert not watch.closing(file)
+    assert watch.pause(60) == {file}, "what came before the pause counts"
+    file.open("a").close()
+    assert watch.wait(60) == {file}
+    assert not watch.closing(None)
+    file.open("a").close()
+    assert watch.pause(0.01) == set()
+
+
+def test_a_closed_file_that_was_made_anew(watch: Watch, tmp_path: Path) -> None:
+    file = tmp_path / "data/file"
+    file.write_text("x")
+    assert watch.closing(file)
+    file.unlink()
+    file.write_text("x")
+    assert watch.closing(file)
+    watch.wait(0)
+    file.open("a").close()
+    assert watch.pause(60) == {file}

@@ -17,6 +17,7 @@ import pytest
 
 from portfolio_ops.moment import exact
 from portfolio_ops.restore.points import windows
+from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import timeline
 from tests.integration.archive.oracle import TOOL, State, Yard, state_of
 from tests.integration.archive.test_audit import verified
@@ -105,6 +106,28 @@ def test_while_the_archive_runs(yard: Yard, how: str, end: signal.Signals | None
         yard.end_archive(end)
         assert state_of(yard.database) == old[1], "the copy was undone"
     goes_on(yard, before)
+
+
+@pytest.mark.parametrize("how", ["cp", "mv"])
+def test_at_once_after_the_site_has_stopped(yard: Yard, how: str) -> None:
+    """The site's last close leaves nothing in the WAL, as it would without an archive that has the database open."""
+    written(yard)
+    old = kept(yard)
+    yard.start_archive()
+    yard.wait_for_base()
+    for _ in range(3):
+        written(yard)
+        yard.until(lambda: is_whole(yard), "all is in the main file", seconds=0.9)  # its own rest takes a second
+    before = len(names(yard))
+    put_back(yard, *old, how)
+    assert state_of(yard.database) == old[1]
+    goes_on(yard, before)
+
+
+def is_whole(yard: Yard) -> bool:
+    """Whether all that is committed is in the main file."""
+    index = wal_index_of(yard.database)
+    return index is None or index.frames == index.backfilled
 
 
 @pytest.mark.parametrize("how", ["cp", "mv"])
