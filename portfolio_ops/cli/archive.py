@@ -10,10 +10,12 @@ from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs import archive_health
 from portfolio_ops.jobs.archive import archive, make_base
 from portfolio_ops.jobs.gallery import backup_seen
 from portfolio_ops.moment import describe_moment, exact
 from portfolio_ops.restore.audit import State, audit
+from portfolio_ops.store import ended
 
 
 @click.group("archive")
@@ -98,6 +100,20 @@ def verify(context: Context) -> ExitCode:
 
     bad = damaged or any(each.state is State.LOST for each in pieces)
     return context.finish("archive verify", data, human, ExitCode.VERIFICATION_FAILED if bad else ExitCode.OK)
+
+
+@command.command("accept", short_help="Say that the database is as it should be.")
+@click.pass_obj
+def accept(context: Context) -> ExitCode:
+    """Say that the database is as it should be, although something else than the site replaced or changed it.
+
+    `status` tells of that until then, or until a restore in place. Nothing else is forgotten.
+    """
+    site = context.site()
+    words = next(iter(archive_health.ended(site)), None)
+    ended.accept(site.state)
+    said = f"accepted: {words}" if words else "nothing waits to be accepted"
+    return context.finish("archive accept", {"accepted": words}, lambda: print(present.printable(said)))
 
 
 @command.command("base", hidden=True)

@@ -26,11 +26,13 @@ from portfolio_ops.moment import exact
 from portfolio_ops.restore.plan import (
     Plan,
     choose,
+    fuller_before,
     plan_beside,
     plan_in_place,
     require_a_way_to_stop,
     require_at_home,
 )
+from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.restore.replay import bytes_needed, stage
 from portfolio_ops.restore.stage import Staged, restore_beside
 from portfolio_ops.store.artifact import Artifact
@@ -96,12 +98,12 @@ def database(
     if target is not None:
         site = context.site()
         artifact, moment, later = chosen(site, reference, at, before)
-        plan = replace(plan_beside(site, artifact, target), moment=moment, later=later)
+        plan = _with_more(site, plan_beside(site, artifact, target), moment, later)
         return _beside(context, site, plan, force, dry_run=dry_run)
     site = context.site_as_root()
     finished = _finish_interrupted(context, site, wait, dry_run=dry_run)
     artifact, moment, later = chosen(site, reference, at, before)
-    plan = replace(plan_in_place(site, artifact), moment=moment, later=later)
+    plan = _with_more(site, plan_in_place(site, artifact), moment, later)
     _show(context, _plan_lines(site, plan))  # also where it is refused: the plan says what that is about
     require_at_home(plan.artifact.path.name, plan.foreign, force)
     require_a_way_to_stop(site, plan.target, plan.holders, running=plan.running)
@@ -172,6 +174,12 @@ def _finish_interrupted(context: Context, site: Site, wait: timedelta, *, dry_ru
     return words
 
 
+def _with_more(site: Site, plan: Plan, moment: MomentPlan | None, later: datetime | None) -> Plan:
+    """A plan that says which moment it is for; or, of a whole backup, what else there is."""
+    fuller = fuller_before(site, plan.artifact) if moment is None else None
+    return replace(plan, moment=moment, later=later, fuller=fuller)
+
+
 def _beside(context: Context, site: Site, plan: Plan, force: str, *, dry_run: bool) -> ExitCode:
     require_at_home(plan.artifact.path.name, plan.foreign, force)
     require_space(plan.target.parent, _bytes_needed(plan))
@@ -190,13 +198,16 @@ def _bytes_needed(plan: Plan) -> int:
 def _plan_lines(site: Site, plan: Plan) -> list[str]:
     """The plan for a person."""
     artifact, now = plan.artifact, datetime.now(UTC)
-    rows, content = artifact.metadata.details.get("rows", {}), artifact.metadata.content.bytes
     if plan.moment is None:
         lines = [
             ("restore", f"{artifact.path.name}  (id {artifact.id})"),
             ("taken", f"{present.local(artifact.taken)}, {present.ago(artifact.taken, now)}"),
-            ("holds", f"{present.size(content)}, {sum(rows.values()):,} rows of {len(rows)} tables"),
+            ("holds", _content(artifact)),
         ]
+        if plan.fuller is not None:
+            fuller = plan.fuller
+            held = f"{_content(fuller)}: {fuller.path.name} (id {fuller.id}) of {present.local(fuller.taken)}"
+            lines += [("before", f"the database held much more, {held}")]
         if plan.later is not None:
             lines += [("later", f"moments up to {present.local(plan.later)} can be restored: --at {exact(plan.later)}")]
     else:
@@ -214,6 +225,11 @@ def _plan_lines(site: Site, plan: Plan) -> list[str]:
         ]
     lines += [("foreign", each) for each in plan.foreign]
     return [f"{name:8} {present.printable(text)}" for name, text in lines]
+
+
+def _content(artifact: Artifact) -> str:
+    rows = artifact.metadata.details.get("rows", {})
+    return f"{present.size(artifact.metadata.content.bytes)}, {sum(rows.values()):,} rows of {len(rows)} tables"
 
 
 def _show(context: Context, lines: list[str]) -> None:
@@ -286,6 +302,7 @@ def _plan_data(plan: Plan | None) -> dict[str, Any] | None:
         "artifact": present.artifact_data(plan.artifact),
         "moment": moment_data(plan.moment),
         "later": None if plan.later is None else exact(plan.later),
+        "fuller": None if plan.fuller is None else present.artifact_data(plan.fuller),
         "target": str(plan.target),
         "in_place": plan.in_place,
         "holders": [{"pid": holder.pid, "name": holder.name} for holder in plan.holders],

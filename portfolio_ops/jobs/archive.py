@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +21,7 @@ from portfolio_ops.jobs.follow import Follower
 from portfolio_ops.jobs.follow_pages import PageFollower
 from portfolio_ops.jobs.following import Orders
 from portfolio_ops.jobs.run import BASE, Outcome, run_job
+from portfolio_ops.moment import exact
 from portfolio_ops.sqlite.connection import explained as explained_by_sqlite
 from portfolio_ops.sqlite.lineage import TimelineEndedError
 from portfolio_ops.sqlite.look import has_wal, opened
@@ -28,6 +29,7 @@ from portfolio_ops.sqlite.pin import pinned
 from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.tail import DamagedWalError
 from portfolio_ops.store import runs, timeline
+from portfolio_ops.store.ended import Ended, note
 from portfolio_ops.store.lock import ARCHIVING, EXCHANGE, PINNED, held, is_held
 
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -68,10 +70,7 @@ def archive(site: Site, *, once: bool, wait: timedelta) -> None:
                     runs.finish(site.state, ARCHIVING, succeeded=True, message="stopped")
                     return
             except (TimelineEndedError, DamagedWalError) as error:
-                damaged = isinstance(error, DamagedWalError)
-                kind = messages.WAL_DAMAGED if damaged else messages.TIMELINE_ENDED
-                log.event(kind, f"The timeline ended: {error.message}", suggestion=error.suggestion)
-                ended = next(reversed(timeline.ids(site.backups)), "")
+                ended = _ended(site, log, error)
                 ends = ends + 1 if time.monotonic() - began < _PAUSES[-1] else 0
                 if once and ends > _ENDS_AT_ONCE:
                     raise
@@ -131,6 +130,22 @@ def _pass(site: Site, log: Log, watch: Watch, orders: Orders, ended: str, *, onc
             runs.begin(site.state, ARCHIVING)
             follower = PageFollower(site, looker, log, watch, orders, ended=ended)
         follower.run(once=once)
+
+
+def _ended(site: Site, log: Log, error: TimelineEndedError | DamagedWalError) -> str:
+    """Tell that the newest timeline ended, and note it for a person if neither the site nor a clock did it.
+
+    Gives its name. The next begins as well where that cannot be noted.
+    """
+    kind = messages.TIMELINE_ENDED if isinstance(error, TimelineEndedError) else messages.WAL_DAMAGED
+    log.event(kind, f"The timeline ended: {error.message}", suggestion=error.suggestion)
+    name = next(reversed(timeline.ids(site.backups)), "")
+    if not (isinstance(error, TimelineEndedError) and error.in_order):
+        newest = timeline.newest(site.backups, name, site.name) if name else None
+        last = "" if newest is None else exact(newest.cuts[-1].seen)
+        with contextlib.suppress(OSError):
+            note(site.state, Ended(exact(datetime.now(UTC)), last, error.message))
+    return name
 
 
 def _tell(site: Site, log: Log, failure: PortfolioOpsError, failures: int) -> None:

@@ -13,6 +13,7 @@ from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import lock, runs, timeline
+from portfolio_ops.store.ended import noted
 
 _NORMAL = timedelta(minutes=10)
 """What a running archive may be behind: it waits for minutes while a large copy is made, or a full disk is freed."""
@@ -62,6 +63,17 @@ class ArchiveHealth:
         since = f"since {self.last:%Y-%m-%d %H:%M:%S} UTC" if self.last is not None else "yet"
         start = f"systemctl start portfolio-archive@{self.site}.service"
         return f"the archive does not run: no moment {since} can be restored ({start})"
+
+
+def ended(site: Site) -> list[str]:
+    """That a timeline ended by another's doing, in words, until a person has seen to it."""
+    found = noted(site.state)
+    if found is None:
+        return []
+    at = datetime.fromisoformat(found.at).astimezone()
+    last = f" The last moment before: portfolio-ops restore database --at {found.last} --to FILE." if found.last else ""
+    words = f"{found.why} (found {at:%Y-%m-%d %H:%M:%S %Z}): look at what the database holds now.{last}"
+    return [f"{words} If all is as it should be: portfolio-ops archive accept"]
 
 
 def assess(site: Site, now: datetime) -> ArchiveHealth | None:

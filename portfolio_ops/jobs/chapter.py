@@ -67,7 +67,7 @@ class Chapter:
         before = self.last or self._earliest
         if seen < before:
             if before - seen > _STEPS_BACK:
-                raise TimelineEndedError(f"the clock went back from {before} to {seen}")
+                raise TimelineEndedError(f"the clock went back from {before} to {seen}", in_order=True)
             seen = before
         writer = self._writer_of(seen)
         self.require_named(seen)

@@ -28,6 +28,7 @@ from portfolio_ops.restore.record import DONE, Record
 from portfolio_ops.restore.stage import Staged
 from portfolio_ops.restore.swap import dress, exchange, out_of_place, put_sides_back
 from portfolio_ops.sqlite.place import SIDES, side
+from portfolio_ops.store import ended
 from portfolio_ops.store.artifact import BEFORE_RESTORE, Kind
 
 _MODE_OF_NONE = 0o640
@@ -156,6 +157,7 @@ def keep(site: Site, record: Record, log: Log) -> tuple[str, str]:
         record = replace(record, undo=undo)
         records.write(site.state, record)  # before what it tells of is removed
         _close(site, replace(record, state=DONE))
+        ended.accept(site.state)  # whoever restores has seen what there was
     return undo, note
 
 

@@ -65,7 +65,7 @@ class Health:
         drill: The latest one.
         archive: None where nothing was ever archived.
         unfinished: What waits for a person, in words: an interrupted restore, bad artifacts, what could not be pruned,
-            a sick backend.
+            a timeline that ended by another's doing, a sick backend.
         free, reserve: Bytes on the disk of the backups, and those of them that are left to the site.
         cure: What makes room, in words, where it has come to the reserve and something may go.
     """
@@ -113,6 +113,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
             *_unfinished_restore(site),
             *_bad_artifacts(site),
             *pruning.failing(site.state),
+            *archive_health.ended(site),
             *_resting(site, archive),
             *(sick_backend(site) if ask_backend else ()),
         ),

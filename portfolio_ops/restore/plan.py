@@ -40,6 +40,7 @@ class Plan:
         free: Bytes free where it goes.
         moment: What is restored, if the artifact is only its base.
         later: The last moment that could be restored instead, if there is one after a whole backup.
+        fuller: The whole backup before it, if that holds much more.
     """
 
     artifact: Artifact
@@ -52,6 +53,7 @@ class Plan:
     free: int
     moment: MomentPlan | None = None
     later: datetime | None = None
+    fuller: Artifact | None = None
 
 
 def choose(site: Site, reference: str) -> Artifact:
@@ -115,6 +117,20 @@ def _chosen(site: Site, reference: str) -> Artifact:
     if "/" in reference or os.path.lexists(reference):
         return read_artifact(Path(reference).absolute())
     return catalogue.find(catalogue.scan(site.backups, site.name), reference)
+
+
+def fuller_before(site: Site, artifact: Artifact) -> Artifact | None:
+    """The whole backup before one, where that holds much more: at least twice the rows, or a table that this one lacks.
+
+    None where it does not, and of an artifact that is no backup of the site's own.
+    """
+    backups = [each for each in catalogue.databases(site.backups, site.name) if not each.put_away]
+    before = next((each for each in reversed(backups) if each.taken < artifact.taken), None)
+    if before is None or artifact not in backups:
+        return None
+    had, has = (each.metadata.details.get("rows", {}) for each in (before, artifact))
+    much_more = sum(had.values()) >= 2 * max(1, sum(has.values())) or had.keys() - has.keys()
+    return before if much_more else None
 
 
 def plan_beside(site: Site, artifact: Artifact, target: Path) -> Plan:

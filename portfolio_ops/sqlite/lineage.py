@@ -20,12 +20,17 @@ from portfolio_ops.sqlite.wal_index import WalIndex
 
 
 class TimelineEndedError(PortfolioOpsError):
-    """It cannot be proved that nothing passed unseen: what is read from now on needs a base of its own."""
+    """It cannot be proved that nothing passed unseen: what is read from now on needs a base of its own.
+
+    Attributes:
+        in_order: Whether the site itself did it, or a clock: else a person should look at what there is now.
+    """
 
     code = "TIMELINE_ENDED"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, in_order: bool = False) -> None:
         super().__init__(message, suggestion="begin a new timeline with a fresh base; what was archived stays good")
+        self.in_order = in_order
 
 
 def require_continuation(before: WalIndex, now: WalIndex, *, may_end: bool, written: bool) -> None:
@@ -44,7 +49,7 @@ def require_continuation(before: WalIndex, now: WalIndex, *, may_end: bool, writ
     if written:
         raise TimelineEndedError("another program wrote the database's file, which was to stay as it was")
     if now.frames and before.page_size and now.page_size != before.page_size:
-        raise TimelineEndedError(f"the page size changed from {before.page_size} to {now.page_size}")
+        raise TimelineEndedError(f"the page size changed from {before.page_size} to {now.page_size}", in_order=True)
     if now.salts == before.salts:
         if now.frames < before.frames:
             raise TimelineEndedError(f"the WAL went back from frame {before.frames} to frame {now.frames}")

@@ -213,10 +213,10 @@ class Looker:
 
     def _require_same_kind(self) -> None:
         if self._connection.pragma("journal_mode") == "wal":
-            raise TimelineEndedError("the site has given the database a WAL")
+            raise TimelineEndedError("the site has given the database a WAL", in_order=True)
         page_size = int(self._connection.pragma("page_size"))
         if page_size != self.page_size:
-            raise TimelineEndedError(f"the page size changed from {self.page_size} to {page_size}")
+            raise TimelineEndedError(f"the page size changed from {self.page_size} to {page_size}", in_order=True)
         if not self._connection.pragma("page_count"):
             raise RefusedError(f"{self._path} is empty", suggestion="it is archived once the site has written into it")
 

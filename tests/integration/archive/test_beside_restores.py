@@ -1,6 +1,9 @@
 """Restores while the archive follows the database: it lets go when the file is exchanged, and follows the new one."""
 
+import contextlib
 import json
+import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +60,64 @@ def test_it_lets_go_of_the_file_that_is_exchanged(stage: Stage) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert stage.kept() == ["portfolio.sqlite"]
+    assert ended(stage) == [], "our own restores are nobody else's doing"
+
+
+def ended(stage: Stage) -> list[str]:
+    """What `status` says of timelines that ended by another's doing."""
+    return [each for each in stage.asked("status", code=10)["data"]["findings"] if "archive accept" in each]
+
+
+def emptied(stage: Stage) -> None:
+    """Somebody stops the site, and puts a database in its place that has nothing in it."""
+    stage.control("stop")
+    time.sleep(2)
+    empty = stage.folder / "empty.sqlite"
+    schema = "CREATE TABLE comments(id INTEGER PRIMARY KEY, image INTEGER, body TEXT)"
+    with contextlib.closing(sqlite3.connect(empty)) as connection:
+        connection.executescript(f"PRAGMA journal_mode=wal; {schema}")
+    shutil.copyfile(empty, stage.site.database)
+    empty.unlink()
+    until(lambda: bool(ended(stage)))
+
+
+def test_what_another_did_is_told_until_a_person_has_seen_to_it(stage: Stage) -> None:
+    until(lambda: stage.asked("status", code=10)["data"]["archive"]["last_point"] is not None)
+    emptied(stage)
+    [finding] = ended(stage)
+    assert "another program wrote the database's file" in finding
+    at = finding.partition("--at ")[2].split()[0]
+    stage.call("restore", "database", "--at", at, "--to", str(stage.folder / "before.sqlite"))
+    with contextlib.closing(sqlite3.connect(stage.folder / "before.sqlite")) as connection:
+        assert connection.execute("SELECT count(*) FROM comments").fetchone()[0] > 40
+    assert finding in stage.call("archive", "accept").stdout
+    assert ended(stage) == []
+    assert stage.call("archive", "accept").stdout == "nothing waits to be accepted\n"
+
+
+def test_a_restore_has_seen_to_it_as_well(stage: Stage) -> None:
+    until(lambda: len(catalogue.databases(stage.site.backups, "shop")) > 1)
+    emptied(stage)
+    until(lambda: len(catalogue.databases(stage.site.backups, "shop")) > 2)
+    plan = stage.call("restore", "database", "--to", str(stage.folder / "x.sqlite"), "--dry-run").stdout
+    assert "0 rows of 1 tables" in plan
+    assert "before   the database held much more" in plan
+    fuller = stage.asked("restore", "database", "--to", str(stage.folder / "x.sqlite"), "--dry-run")["data"]["plan"][
+        "fuller"
+    ]
+    plan = stage.call("restore", "database", fuller["id"], "--to", str(stage.folder / "x.sqlite"), "--dry-run").stdout
+    assert "held much more" not in plan
+    stage.call("restore", "database", fuller["id"], "--in-place", "--yes", "--force", "it was emptied")
+    assert ended(stage) == []
+
+
+def test_an_archive_that_was_removed_is_told_as_well(stage: Stage) -> None:
+    until(lambda: stage.asked("status", code=10)["data"]["archive"]["last_point"] is not None)
+    shutil.rmtree(stage.site.backups / "wal")
+    until(lambda: bool(ended(stage)))
+    [finding] = ended(stage)
+    assert "moments that are in no copy" in finding
+    assert "--at" not in finding
 
 
 def test_galleries_that_come_back_with_a_restore_were_not_added(stage: Stage) -> None:

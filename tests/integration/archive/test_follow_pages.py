@@ -22,7 +22,7 @@ from portfolio_ops.restore import points
 from portfolio_ops.restore.audit import State as PieceState
 from portfolio_ops.restore.audit import audit
 from portfolio_ops.restore.witnesses import newest_witness
-from portfolio_ops.store import image, timeline
+from portfolio_ops.store import ended, image, timeline
 from tests.integration.archive.oracle import TOOL, Yard, state_of
 from tests.integration.archive.test_follow import check_every_point, last_state, newest_restored
 
@@ -322,6 +322,7 @@ def test_another_journal_mode_is_another_timeline(yard: Yard) -> None:
     changed(yard, "PRAGMA journal_mode=wal")
     yard.until(lambda: len(timeline.ids(yard.site.backups)) == 2, "another timeline begins")
     assert "given the database a WAL" in yard.said()
+    assert ended.noted(yard.site.state) is None, "the site itself did it"
     yard.wait_for_base(2)
     committed(yard)
     time.sleep(1.5)
