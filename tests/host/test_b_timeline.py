@@ -10,7 +10,7 @@ from portfolio_ops.host import messages
 from portfolio_ops.store import timeline
 from tests.host.hosts import ROOT, Host
 from tests.host.selection import ANSIBLE_ALONE, OURS_ALONE
-from tests.host.test_b_restore import ask, mark, marked, require_well
+from tests.host.test_b_restore import DATABASE, ask, mark, marked, require_well
 
 UNIT = "portfolio-archive@shop.service"
 WAL = f"{ROOT}/backups/wal"
@@ -250,6 +250,31 @@ def test_a_restore_in_place_under_load_begins_a_new_timeline_and_so_does_its_und
         assert len(timelines(deployed)) > len(before)
         assert main_pid(deployed) == pid  # it let go of the database, and went on by itself
     assert events(deployed, messages.ARCHIVE_FAILED, since) == 0
+
+
+def test_a_database_that_is_put_there_at_once_when_the_site_has_stopped(deployed: Host) -> None:
+    """As by hand, without a pause: what the archive has open must not mix it with the former one."""
+    require_archiving(deployed)
+    old = "/root/old.sqlite"
+    ask(deployed, f".backup {old}")
+    stop, start = (
+        f"docker compose --project-directory /srv/backend {verb}"
+        if deployed.suite == "trixie"
+        else f"systemctl {verb} backend.service"
+        for verb in ("stop", "start")
+    )
+    for _ in range(4):
+        require_well(deployed)
+        time.sleep(1.5)
+        deployed.run("sh", "-c", f"{stop} && cp {old} {DATABASE} && rm -f {ROOT}/state.json && {start}")
+        deployed.until(lambda: deployed.site_commits() > 0, "the site writes")
+        require_well(deployed)
+    told = [each for each in deployed.tool("status")["findings"] if "archive accept" in each]
+    assert len(told) == 1, "that another wrote the file"
+    assert "accepted: " in deployed.run("portfolio-ops", "--site", "shop", "archive", "accept")
+    deployed.run("rm", old)
+    require_archiving(deployed)
+    assert not [each for each in deployed.tool("status")["findings"] if "archive accept" in each]
 
 
 @OURS_ALONE
