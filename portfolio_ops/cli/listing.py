@@ -1,5 +1,6 @@
 """`portfolio-ops list`: what there is."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
@@ -12,6 +13,9 @@ from portfolio_ops.moment import utc
 from portfolio_ops.restore import keeping
 from portfolio_ops.store import catalogue, verified
 from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.retention import Verdict
+
+HEADER = ("ID", "TAKEN", "AGE", "KIND", "SIZE", "VERIFIED", "FILE", "KEPT BECAUSE")
 
 
 @click.command("list")
@@ -50,25 +54,33 @@ def _list_artifacts(context: Context, kind: str | None) -> ExitCode:
     }
 
     def human() -> None:
-        rows = [
-            [
-                verdict.artifact.id,
-                present.local(verdict.artifact.taken),
-                present.ago(verdict.artifact.taken, now),
-                verdict.artifact.metadata.kind.value,
-                present.size(verdict.artifact.bytes),
-                _verified_ago(verdict.artifact, memory, now),
-                verdict.artifact.path.name,
-                verdict.reason if verdict.keep else f"goes next: {verdict.reason}",
-            ]
-            for verdict in shown
-        ]
-        header = ["ID", "TAKEN", "AGE", "KIND", "SIZE", "VERIFIED", "FILE", "KEPT BECAUSE"]
-        print(present.table(header, rows) if rows else "nothing yet; make a backup: portfolio-ops backup daily")
+        rows = artifact_rows(shown, memory, now)
+        print(present.table(HEADER, rows) if rows else "nothing yet; make a backup: portfolio-ops backup daily")
         for problem in problems:
             click.echo(f"not an artifact: {present.printable(problem.reason)}", err=True)
 
     return context.finish("list", data, human, ExitCode.FINDINGS if problems else ExitCode.OK)
+
+
+def artifact_rows(shown: Sequence[Verdict], memory: dict[str, datetime], now: datetime) -> list[list[str]]:
+    """Artifacts, and what retention says of them, below `HEADER`.
+
+    Args:
+        memory: From `verified.read`.
+    """
+    return [
+        [
+            verdict.artifact.id,
+            present.local(verdict.artifact.taken),
+            present.ago(verdict.artifact.taken, now),
+            verdict.artifact.metadata.kind.value,
+            present.size(verdict.artifact.bytes),
+            _verified_ago(verdict.artifact, memory, now),
+            verdict.artifact.path.name,
+            verdict.reason if verdict.keep else f"goes next: {verdict.reason}",
+        ]
+        for verdict in shown
+    ]
 
 
 def _last_verified(artifact: Artifact, memory: dict[str, datetime]) -> str | None:

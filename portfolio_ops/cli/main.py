@@ -21,6 +21,7 @@ COMMANDS = {
     "list": "List artifacts with age, size and why they are kept.",
     "show": "Show one artifact in full.",
     "status": "Show how every job is doing; the exit code tells.",
+    "report": "Write one HTML page: how the site is, and what can be restored.",
     "archive": "Follow the database, so that any second of it can be restored.",
     "restore": "Bring the database or its social tables back; undo that.",
     "verify": "Read artifacts back; a bad one goes into quarantine.",

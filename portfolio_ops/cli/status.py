@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -14,6 +14,13 @@ from portfolio_ops.jobs import health
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.health import Health, JobHealth
 from portfolio_ops.moment import utc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from portfolio_ops.restore.points import Window
+
+JOB_HEADER = ("JOB", "STATE", "LAST SUCCESS", "LIMIT", "NEXT RUN", "KEPT", "SIZE", "RETENTION")
 
 _NAGIOS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
@@ -35,13 +42,13 @@ def command(context: Context, nagios: bool, check: bool) -> int:
     found = health.assess(site, now)
     if check:
         health.check(site, found)
-    window = _window(site) if found.archive is not None else None
+    window = _reach(site) if found.archive is not None else None
     data = {**_data(site.name, found, now), "recovery_window": None if window is None else window.data()}
     code = ExitCode.FINDINGS if found.findings else ExitCode.OK
     return context.finish("status", data, lambda: _human(site.name, found, window, now), code)
 
 
-class _Window(NamedTuple):
+class Reach(NamedTuple):
     """From when to when moments can be restored, and how many holes there are between."""
 
     first: datetime
@@ -49,17 +56,23 @@ class _Window(NamedTuple):
     holes: int
 
     def data(self) -> dict[str, Any]:
+        """It for programs."""
         return {"first": utc(self.first), "last": utc(self.last), "holes": self.holes}
 
 
-def _window(site: Site) -> _Window | None:
+def reach_of(found: "Sequence[Window]") -> Reach | None:
     """Of what the archive holds; None where no moment can be restored."""
-    from portfolio_ops.restore import points  # noqa: PLC0415  (only where there is an archive)
+    from portfolio_ops.restore.points import holes  # noqa: PLC0415  (only where there is an archive)
 
-    found = points.windows(site)
     if not found:
         return None
-    return _Window(found[0].first, max(window.last for window in found), len(points.holes(found)))
+    return Reach(found[0].first, max(window.last for window in found), len(holes(found)))
+
+
+def _reach(site: Site) -> Reach | None:
+    from portfolio_ops.restore.points import windows  # noqa: PLC0415  (only where there is an archive)
+
+    return reach_of(windows(site))
 
 
 def _nagios(context: Context) -> int:
@@ -141,7 +154,7 @@ def _drilled(found: Health, now: datetime) -> str:
     return f"{report.verdict}, {present.ago(datetime.fromisoformat(report.at), now)}{took}"
 
 
-def _described(window: _Window | None) -> str:
+def _described(window: Reach | None) -> str:
     if window is None:
         return "no moment can be restored yet, but for whole backups"
     holes = "1 hole" if window.holes == 1 else f"{window.holes} holes"
@@ -149,7 +162,8 @@ def _described(window: _Window | None) -> str:
     return f"any moment from {present.local(window.first)} to {present.local(window.last)}{gaps}"
 
 
-def _human(site: str, found: Health, window: _Window | None, now: datetime) -> None:
+def job_rows(found: Health, now: datetime) -> list[list[str]]:
+    """How each job is doing, below `JOB_HEADER`."""
     rows = []
     for each in found.jobs:
         overdue = each.job.overdue_after
@@ -166,12 +180,24 @@ def _human(site: str, found: Health, window: _Window | None, now: datetime) -> N
                 each.retention,
             ]
         )
+    return rows
+
+
+def facts(found: Health, window: Reach | None, now: datetime) -> list[tuple[str, str]]:
+    """What else there is to say, each under its name."""
+    archive = [("archive", _archived(found.archive, now))] if found.archive is not None else []
+    return [
+        *archive,
+        *([("recovery window", _described(window))] if archive else []),
+        ("last drill", _drilled(found, now)),
+        ("disk", f"{present.size(found.free)} free, {present.size(found.reserve)} of it left to the site"),
+    ]
+
+
+def _human(site: str, found: Health, window: Reach | None, now: datetime) -> None:
     print(f"site {site}")
-    print(present.table(["JOB", "STATE", "LAST SUCCESS", "LIMIT", "NEXT RUN", "KEPT", "SIZE", "RETENTION"], rows))
-    if found.archive is not None:
-        print(f"archive: {_archived(found.archive, now)}")
-        print(f"recovery window: {_described(window)}")
-    print(f"last drill: {_drilled(found, now)}")
-    print(f"disk: {present.size(found.free)} free, {present.size(found.reserve)} of it left to the site")
+    print(present.table(JOB_HEADER, job_rows(found, now)))
+    for name, text in facts(found, window, now):
+        print(f"{name}: {text}")
     for finding in found.findings:
         print(f"finding: {present.printable(finding)}")

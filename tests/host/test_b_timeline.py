@@ -255,7 +255,7 @@ def test_a_restore_in_place_under_load_begins_a_new_timeline_and_so_does_its_und
 def test_a_database_that_is_put_there_at_once_when_the_site_has_stopped(deployed: Host) -> None:
     """As by hand, without a pause: what the archive has open must not mix it with the former one."""
     require_archiving(deployed)
-    old = "/tmp/old.sqlite"
+    old = f"{ROOT}/old.sqlite"
     deployed.run("portfolio-ops", "--site", "shop", "restore", "database", "--to", old)
     stop, start = (
         f"docker compose --project-directory /srv/backend {verb}"

@@ -88,6 +88,8 @@ def test_what_commands_answer(lived_in: Site, tmp_path: Path) -> None:
     require_documented("list points", data("list", "points"))
     (site.backups / "daily/stranger").touch()
     require_documented("list", data("list", code=10))
+    require_documented("report", data("report"))
+    require_documented("archive accept", data("archive", "accept"))
     status = data("status", code=10)
     require_documented("status", status)
     assert status["recovery_window"]["holes"] == 1
