@@ -16,13 +16,13 @@ from portfolio_ops.config import Site
 from portfolio_ops.doctor.finding import Finding, advice, fault, ok
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
-from portfolio_ops.host.holders import holders_of_removed
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.logs import writers
-from portfolio_ops.sqlite import rows
+from portfolio_ops.sqlite import removed, rows
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.export import missing_tables
 from portfolio_ops.sqlite.place import SIDES, located, side
+from portfolio_ops.store.lock import ARCHIVING, holder_of
 
 _FSTAB, _MOUNTS = Path("/etc/fstab"), Path("/proc/self/mounts")
 _WORD, _ESCAPED = re.compile(rb"[^ \t]+"), re.compile(rb"\\([0-3][0-7]{2})")
@@ -129,8 +129,11 @@ def _database(site: Site) -> Iterator[Finding]:
     except PortfolioOpsError as error:
         yield fault("database", error.message, error.suggestion)
         return
+    if lost := removed.look(path, but=holder_of(site.state, ARCHIVING)):
+        yield fault("database", *lost)
     if not path.is_file():
-        yield _missing(path)
+        if not lost:
+            yield fault("database", f"there is no database at {path}", "restore one, or correct [site] database")
         return
     status, folder = path.stat(), path.parent.stat()
     if status.st_uid == 0 != folder.st_uid:
@@ -148,23 +151,6 @@ def _database(site: Site) -> Iterator[Finding]:
         yield ok("side files", "none is foreign or stray")
     if not touched:
         yield from _opened(site, path)
-
-
-def _missing(path: Path) -> Finding:
-    """A file that was removed while a program has it open is all there still, until that program ends."""
-    found = holders_of_removed(path.name)
-    if not found:
-        return fault("database", f"there is no database at {path}", "restore one, or correct [site] database")
-    (holder, opened), rescued, wal = found[0], f"{path}.rescued", side(path, "-wal")
-    commands = [_command("cp", opened, rescued)]
-    if wal.exists():
-        commands.append(_command("cp", wal, f"{rescued}-wal"))
-    return fault(
-        "database",
-        f"{path} was removed, and {holder} has it open still, with all that was committed since",
-        f"do NOT stop it before this is done: {' && '.join(commands)}; look at the copy with sqlite3, then stop "
-        "the site, and give both files their names",
-    )
 
 
 def _opened(site: Site, path: Path) -> Iterator[Finding]:

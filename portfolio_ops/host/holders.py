@@ -55,9 +55,10 @@ def holders_of_removed(name: str) -> list[tuple[Holder, Path]]:
     found = []
     with as_root():
         for pid in _processes():
-            for entry in _descriptors(pid):
+            for entry in _descriptors(pid) if pid != os.getpid() else ():
                 with contextlib.suppress(OSError):
-                    if str(Path(entry.path).readlink()).endswith(f"/{name} (deleted)"):
+                    named = str(Path(entry.path).readlink()).endswith(f"/{name} (deleted)")
+                    if named and not entry.stat().st_nlink:
                         found.append((Holder(pid, _name(pid)), Path(entry.path)))
     return found
 

@@ -23,7 +23,7 @@ from portfolio_ops.jobs.database import back_up
 from portfolio_ops.jobs.run import GALLERY, Task
 from portfolio_ops.restore import record as records
 from portfolio_ops.restore import work
-from portfolio_ops.restore.plan import who_holds
+from portfolio_ops.restore.plan import require_none_removed, who_holds
 from portfolio_ops.restore.record import DONE, Record
 from portfolio_ops.restore.stage import Staged
 from portfolio_ops.restore.swap import dress, exchange, out_of_place, put_sides_back
@@ -70,6 +70,7 @@ def carry_out(site: Site, record: Record, log: Log, stage: Callable[[Path], Stag
         notes += _dressed(database)
         record = _with_what_is(site, record)
         records.write(site.state, record)
+        require_none_removed(site, database)
         began = time.monotonic()
         if backend.is_known(site.backend):  # even if it does not run now: it may be about to be started again
             log.progress(f"Stopping {site.backend.described}")

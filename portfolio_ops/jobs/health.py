@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import BusyError
+from portfolio_ops.errors import BusyError, PortfolioOpsError
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import free_bytes, remove_temporaries, reserve_bytes, temporaries
 from portfolio_ops.host.journal import Log
@@ -17,6 +17,8 @@ from portfolio_ops.jobs.drill_report import Report, last_report
 from portfolio_ops.jobs.run import BASE, DRILL, JOBS, Job, Watched
 from portfolio_ops.restore import record
 from portfolio_ops.setting import format_duration
+from portfolio_ops.sqlite import removed
+from portfolio_ops.sqlite.place import located
 from portfolio_ops.store import catalogue, lock, requests, runs, verified
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.catalogue import Problem
@@ -64,8 +66,8 @@ class Health:
         problems: What lies among the artifacts and is none.
         drill: The latest one.
         archive: None where nothing was ever archived.
-        unfinished: What waits for a person, in words: an interrupted restore, bad artifacts, what could not be pruned,
-            a timeline that ended by another's doing, a sick backend.
+        unfinished: What waits for a person, in words: a database that is gone, an interrupted restore, bad artifacts,
+            what could not be pruned, a timeline that ended by another's doing, a sick backend.
         free, reserve: Bytes on the disk of the backups, and those of them that are left to the site.
         cure: What makes room, in words, where it has come to the reserve and something may go.
     """
@@ -110,6 +112,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
         archive,
         (
             *_no_backups(site, timers),
+            *_no_database(site, found),
             *_unfinished_restore(site),
             *_bad_artifacts(site),
             *pruning.failing(site.state),
@@ -191,6 +194,21 @@ def _no_backups(site: Site, timers: Mapping[str, TimerState]) -> list[str]:
     if not timers or site.backups.is_dir():
         return []
     return [f"there is no folder {site.backups}, and no unit starts without it: deploy again, if it was removed"]
+
+
+def _no_database(site: Site, found: catalogue.Catalogue) -> list[str]:
+    """Whether the database has lost its name; a site of which there is no backup may have none yet."""
+    try:
+        path = located(site.database)
+    except PortfolioOpsError as error:
+        return [f"{error.message}: {error.suggestion}"]
+    lost = removed.look(path, but=lock.holder_of(site.state, lock.ARCHIVING))
+    if lost is not None:
+        return [f"{lost.text}; {lost.cure}"]
+    if path.exists() or catalogue.newest_database(found) is None:
+        return []
+    unknown = "the site may have it open still: before you stop that, `portfolio-ops doctor`, as root, tells"
+    return [f"there is no database at {path}; {unknown}"]
 
 
 def _resting(site: Site, archive: ArchiveHealth | None) -> list[str]:

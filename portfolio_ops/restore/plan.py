@@ -16,11 +16,12 @@ from portfolio_ops.host import backend
 from portfolio_ops.host.files import free_bytes
 from portfolio_ops.host.holders import Holder, holders, identity_of
 from portfolio_ops.restore.points import MomentPlan
+from portfolio_ops.sqlite import removed
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.place import SIDES, located, require_plain_files
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind, read_artifact
-from portfolio_ops.store.lock import holder_of
+from portfolio_ops.store.lock import ARCHIVING, holder_of
 
 _INSTANT = timedelta(microseconds=1)
 
@@ -156,7 +157,8 @@ def plan_in_place(site: Site, artifact: Artifact) -> Plan:
 
     Raises:
         NotFoundError: The folder of the database does not exist.
-        RefusedError: The live database is something else than a file, or a side file is, or one has a name elsewhere.
+        RefusedError: The live database is something else than a file, or a side file is, or one has a name elsewhere;
+            or a process has the one open still that was removed.
         NotPermittedError: Its folder cannot be written, or a side file is somebody else's.
         BackendError: The backend cannot be asked.
     """
@@ -168,9 +170,10 @@ def plan_in_place(site: Site, artifact: Artifact) -> Plan:
     if os.path.lexists(target) and not target.is_file():
         raise RefusedError(f"{target} is not a regular file", suggestion="correct [site] database")
     require_plain_files(target)
+    require_none_removed(site, target)
     _require_ours(target)
     running = backend.is_running(site.backend) if backend.is_known(site.backend) else None
-    archiver = holder_of(site.state, "archive")  # it lets go when it is asked to
+    archiver = holder_of(site.state, ARCHIVING)  # it lets go when it is asked to
     return Plan(
         artifact=artifact,
         target=target,
@@ -187,6 +190,20 @@ def who_holds(database: Path) -> list[Holder]:
     """The processes that have the database or a side file of it open."""
     files = [identity_of(Path(f"{database}{side}")) for side in ("", *SIDES)]
     return holders(file for file in files if file is not None)
+
+
+def require_none_removed(site: Site, database: Path) -> None:
+    """Refuse while a process has a database open that was removed: to stop it for a restore would lose all of that.
+
+    Raises:
+        RefusedError: One has.
+    """
+    lost = removed.look(database, but=holder_of(site.state, ARCHIVING))
+    if lost is not None:
+        raise RefusedError(
+            f"{lost.text}: a restore would stop it, and that would be lost",
+            suggestion=f"{lost.cure}. If nothing of it is wanted: stop the site yourself, and try again",
+        )
 
 
 def foreign_site(site: Site, artifact: Artifact) -> tuple[str, ...]:

@@ -8,9 +8,14 @@ from pathlib import Path
 import apsw
 
 from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
+from portfolio_ops.sqlite import removed
 from portfolio_ops.sqlite.place import SIDES, located, require_plain_files, side
 
 _BUSY_MILLISECONDS = 10_000
+_ABSENT = (
+    "check [site] database; is the volume mounted? If it was removed while the site runs: do not stop that before"
+    " `portfolio-ops doctor`, as root, has told whether it has it open still"
+)
 
 
 @contextlib.contextmanager
@@ -46,10 +51,7 @@ def writing(database: Path) -> Iterator[apsw.Connection]:
         BusyError: The site holds it exclusively for longer than 10 s.
     """
     path = located(database)
-    if not path.exists():
-        raise NotFoundError(
-            f"there is no database at {database}", suggestion="check [site] database; is the volume mounted?"
-        )
+    require_there(path)
     require_plain_files(path)
     if is_bare(path):
         raise RefusedError(
@@ -72,6 +74,23 @@ def writing(database: Path) -> Iterator[apsw.Connection]:
         raise explained(error, database) from error
     finally:
         connection.close()
+
+
+def require_there(path: Path) -> None:
+    """Check that there is a database; one that was removed is there still for who has it open.
+
+    Args:
+        path: Of the database; no link.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if path.exists():
+        return
+    lost = removed.look(path)
+    if lost is not None:
+        raise NotFoundError(lost.text, suggestion=lost.cure)
+    raise NotFoundError(f"there is no database at {path}", suggestion=_ABSENT)
 
 
 def is_bare(database: Path) -> bool:

@@ -1,0 +1,82 @@
+"""A live database that lost its name while a program has it open: what is in it ends with that program (unlink(2)).
+
+Until then the kernel gives it to whoever asks (proc_pid_fd(5)). Only root sees the processes of all users; where none
+is seen, nothing is known.
+"""
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from portfolio_ops.host.holders import Holder, holders_of_removed
+from portfolio_ops.host.identity import as_root
+
+_REMOVED = " (deleted)"
+
+
+class Removed(NamedTuple):
+    """What is wrong, and what is to be done about it, in this order, before that program ends."""
+
+    text: str
+    cure: str
+
+
+def look(database: Path, *, but: int | None = None) -> Removed | None:
+    """Whether a process has the file open that was a live database, and is under no name any more.
+
+    Args:
+        database: The live name, no link. Nothing may be there, or another file by now.
+        but: A process that does not count: the archive, which lets go by itself.
+    """
+    there, found = database.exists(), holders_of_removed(database.name)
+    with as_root():
+        for holder, opened in found:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if holder.pid != but and _is_ours(opened, database, there=there):
+                    return _described(database, holder, opened, there=there)
+    return None
+
+
+def _is_ours(opened: Path, database: Path, *, there: bool) -> bool:
+    """Whether a removed file lay in the database's folder, which a container knows by another path.
+
+    Where that folder is gone as well the name alone has to do, unless there is a database: then nothing is missed.
+    """
+    try:
+        folder = (opened.parents[1] / f"root{opened.readlink().parent}").stat()
+        ours = database.parent.stat()
+    except OSError:
+        return not there
+    return os.path.samestat(folder, ours) or (not there and folder.st_nlink == 0)
+
+
+def _described(database: Path, holder: Holder, opened: Path, *, there: bool) -> Removed:
+    rescued = f"{database}.rescued"
+    commands = [_copied(opened, rescued), *(_copied(wal, f"{rescued}-wal") for wal in _wal_beside(opened))]
+    if there:
+        text = f"another file stands in the place of {database}, and {holder} has the one open still that was removed,"
+        text += " with all that it commits"
+        end = "give the name to the one that is wanted"
+    else:
+        text = f"{database} was removed, and {holder} has it open still, with all that was committed since"
+        end = "give both files their names"
+    cure = f"do NOT stop it before this is done: {' && '.join(commands)}; look at the copy with sqlite3, then stop "
+    return Removed(text, f"{cure}the site, and {end}")
+
+
+def _wal_beside(opened: Path) -> Iterator[Path]:
+    """The WAL that a process has open beside a removed database, whether that has its name still or not."""
+    wal = f"{str(opened.readlink()).removesuffix(_REMOVED)}-wal"
+    for entry in sorted(opened.parent.iterdir()):
+        with contextlib.suppress(OSError):
+            if str(entry.readlink()).removesuffix(_REMOVED) == wal:
+                yield entry
+                return
+
+
+def _copied(opened: Path, target: str) -> str:
+    """The command that copies it, whose it was (root's, it would not be the site's)."""
+    return shlex.join(["cp", "--preserve=mode,ownership", str(opened), target])
