@@ -21,7 +21,7 @@ from portfolio_ops.logs import writers
 from portfolio_ops.sqlite import removed, rows
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.export import missing_tables
-from portfolio_ops.sqlite.place import SIDES, located, side
+from portfolio_ops.sqlite.place import SIDES, located, require_the_sites, side
 from portfolio_ops.store.lock import ARCHIVING, holder_of
 
 _FSTAB, _MOUNTS = Path("/etc/fstab"), Path("/proc/self/mounts")
@@ -135,13 +135,12 @@ def _database(site: Site) -> Iterator[Finding]:
         if not lost:
             yield fault("database", f"there is no database at {path}", "restore one, or correct [site] database")
         return
-    status, folder = path.stat(), path.parent.stat()
-    if status.st_uid == 0 != folder.st_uid:
-        # Not opened: what SQLite makes beside a file of root's, it gives to root, and the site could not start again.
-        files = [path, *(each for each in (side(path, ending) for ending in SIDES) if each.exists())]
-        cure = _command("chown", f"--reference={path.parent}", *files)
-        yield fault("database", f"{path} is root's, and its folder is not: the site and the jobs cannot write it", cure)
+    try:
+        require_the_sites(path)
+    except PortfolioOpsError as error:  # it is not opened then
+        yield fault("database", error.message, error.suggestion)
         return
+    status = path.stat()
     if status.st_mode & stat.S_IWOTH:
         yield fault("database", f"everybody on this host may write {path}", _command("chmod", "o-w", path))
     foreign, touched = _foreign_sides(path, status.st_uid), touched_by_opening(path)

@@ -18,21 +18,30 @@ from portfolio_ops.host.files import real_inside
 def owner_of(database: Path, root: Path) -> tuple[int, int]:
     """The (uid, gid) that owns the site: the database's; where there is none yet, that of its folder, or of the root.
 
+    A database of root's in a folder of another's was copied there by root: it is the folder's owner's then.
+
     Raises:
         NotFoundError: None of them exists.
         RefusedError: A link leads out of the site: whoever put it there would choose whom root becomes.
     """
     below = Path(os.path.normpath(database)).is_relative_to(os.path.normpath(root))
     folder = real_inside(database.parent, root if below else database.parent)
-    for path in (real_inside(database, folder), folder, Path(os.path.realpath(root))):
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            continue
-        return status.st_uid, status.st_gid
-    raise NotFoundError(
-        f"the site's root {root} does not exist", suggestion="check [site] root; is the volume mounted?"
-    )
+    file, above, top = map(_status, (real_inside(database, folder), folder, Path(os.path.realpath(root))))
+    if file is not None and above is not None and file.st_uid == 0 != above.st_uid:
+        file = None
+    owned = file or above or top
+    if owned is None:
+        raise NotFoundError(
+            f"the site's root {root} does not exist", suggestion="check [site] root; is the volume mounted?"
+        )
+    return owned.st_uid, owned.st_gid
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
 
 
 def become_owner(database: Path, root: Path) -> None:

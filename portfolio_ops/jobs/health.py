@@ -18,7 +18,7 @@ from portfolio_ops.jobs.run import BASE, DRILL, JOBS, Job, Watched
 from portfolio_ops.restore import record
 from portfolio_ops.setting import format_duration
 from portfolio_ops.sqlite import removed
-from portfolio_ops.sqlite.place import located
+from portfolio_ops.sqlite.place import located, require_the_sites
 from portfolio_ops.store import catalogue, lock, requests, runs, verified
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.catalogue import Problem
@@ -66,8 +66,8 @@ class Health:
         problems: What lies among the artifacts and is none.
         drill: The latest one.
         archive: None where nothing was ever archived.
-        unfinished: What waits for a person, in words: a database that is gone, an interrupted restore, bad artifacts,
-            what could not be pruned, a timeline that ended by another's doing, a sick backend.
+        unfinished: What waits for a person, in words: a database that is gone or root's, an interrupted restore, bad
+            artifacts, what could not be pruned, a timeline that ended by another's doing, a sick backend.
         free, reserve: Bytes on the disk of the backups, and those of them that are left to the site.
         cure: What makes room, in words, where it has come to the reserve and something may go.
     """
@@ -112,7 +112,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
         archive,
         (
             *_no_backups(site, timers),
-            *_no_database(site, found),
+            *_lost_database(site, found),
             *_unfinished_restore(site),
             *_bad_artifacts(site),
             *pruning.failing(site.state),
@@ -196,10 +196,11 @@ def _no_backups(site: Site, timers: Mapping[str, TimerState]) -> list[str]:
     return [f"there is no folder {site.backups}, and no unit starts without it: deploy again, if it was removed"]
 
 
-def _no_database(site: Site, found: catalogue.Catalogue) -> list[str]:
-    """Whether the database has lost its name; a site of which there is no backup may have none yet."""
+def _lost_database(site: Site, found: catalogue.Catalogue) -> list[str]:
+    """Whether the database has lost its name, or its owner; a site of which there is no backup may have none yet."""
     try:
         path = located(site.database)
+        require_the_sites(path)
     except PortfolioOpsError as error:
         return [f"{error.message}: {error.suggestion}"]
     lost = removed.look(path, but=lock.holder_of(site.state, lock.ARCHIVING))

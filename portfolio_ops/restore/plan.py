@@ -18,7 +18,7 @@ from portfolio_ops.host.holders import Holder, holders, identity_of
 from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.sqlite import removed
 from portfolio_ops.sqlite.connection import reading
-from portfolio_ops.sqlite.place import SIDES, located, require_plain_files
+from portfolio_ops.sqlite.place import SIDES, located, require_plain_files, require_the_sites
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind, read_artifact
 from portfolio_ops.store.lock import ARCHIVING, holder_of
@@ -159,7 +159,7 @@ def plan_in_place(site: Site, artifact: Artifact) -> Plan:
         NotFoundError: The folder of the database does not exist.
         RefusedError: The live database is something else than a file, or a side file is, or one has a name elsewhere;
             or a process has the one open still that was removed.
-        NotPermittedError: Its folder cannot be written, or a side file is somebody else's.
+        NotPermittedError: Its folder cannot be written; or it, or a side file, is somebody else's.
         BackendError: The backend cannot be asked.
     """
     target = located(site.database)
@@ -171,6 +171,7 @@ def plan_in_place(site: Site, artifact: Artifact) -> Plan:
         raise RefusedError(f"{target} is not a regular file", suggestion="correct [site] database")
     require_plain_files(target)
     require_none_removed(site, target)
+    require_the_sites(target)
     _require_ours(target)
     running = backend.is_running(site.backend) if backend.is_known(site.backend) else None
     archiver = holder_of(site.state, ARCHIVING)  # it lets go when it is asked to

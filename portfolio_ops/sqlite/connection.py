@@ -9,7 +9,7 @@ import apsw
 
 from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
 from portfolio_ops.sqlite import removed
-from portfolio_ops.sqlite.place import SIDES, located, require_plain_files, side
+from portfolio_ops.sqlite.place import SIDES, located, require_plain_files, require_the_sites, side
 
 _BUSY_MILLISECONDS = 10_000
 _ABSENT = (
@@ -51,7 +51,7 @@ def writing(database: Path) -> Iterator[apsw.Connection]:
         BusyError: The site holds it exclusively for longer than 10 s.
     """
     path = located(database)
-    require_there(path)
+    require_usable(path)
     require_plain_files(path)
     if is_bare(path):
         raise RefusedError(
@@ -76,16 +76,18 @@ def writing(database: Path) -> Iterator[apsw.Connection]:
         connection.close()
 
 
-def require_there(path: Path) -> None:
-    """Check that there is a database; one that was removed is there still for who has it open.
+def require_usable(path: Path) -> None:
+    """Check that there is a database, and that it is the site's; one that was removed is there for who has it open.
 
     Args:
         path: Of the database; no link.
 
     Raises:
         NotFoundError: There is none.
+        NotPermittedError: It is root's, and the site is not.
     """
     if path.exists():
+        require_the_sites(path)
         return
     lost = removed.look(path)
     if lost is not None:

@@ -30,7 +30,7 @@ import apsw
 
 from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import open_plain, open_regular, require_dense
-from portfolio_ops.sqlite.connection import reading, require_there
+from portfolio_ops.sqlite.connection import reading, require_usable
 from portfolio_ops.sqlite.difference import COUNTED, change_counter
 from portfolio_ops.sqlite.lineage import TimelineEndedError, require_same_file
 from portfolio_ops.sqlite.place import located
@@ -233,7 +233,7 @@ def opened(database: Path, scratch: Path) -> Iterator[Looker]:
     """
     with contextlib.ExitStack() as descriptors:  # entered before the connection, so closed after it
         path = located(database)
-        require_there(path)
+        require_usable(path)
         main = open_plain(path)
         descriptors.callback(os.close, main)
         with reading(path) as connection:

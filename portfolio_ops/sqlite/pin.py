@@ -38,7 +38,7 @@ import apsw
 
 from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import open_plain
-from portfolio_ops.sqlite.connection import require_there, writing
+from portfolio_ops.sqlite.connection import require_usable, writing
 from portfolio_ops.sqlite.lineage import (
     TimelineEndedError,
     holds_all,
@@ -367,7 +367,7 @@ def pinned(database: Path) -> Iterator[Pin]:
     """
     with contextlib.ExitStack() as descriptors, contextlib.ExitStack() as connections:
         path = located(database)
-        require_there(path)
+        require_usable(path)
         files = {database: _opened(descriptors, path)}
         opened = [connections.enter_context(writing(path)) for _ in range(_CONNECTIONS)]
         if opened[0].pragma("journal_mode") != "wal":

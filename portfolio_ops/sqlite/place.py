@@ -1,9 +1,10 @@
 """Which file of the host a site's database is. Whoever broke into the backend may put anything in its place."""
 
 import os
+import shlex
 from pathlib import Path
 
-from portfolio_ops.errors import NotFoundError, RefusedError
+from portfolio_ops.errors import NotFoundError, NotPermittedError, RefusedError
 from portfolio_ops.host.files import open_regular, real_inside, require_plain
 
 SIDES = ("-wal", "-shm", "-journal")
@@ -28,6 +29,31 @@ def located(database: Path) -> Path:
         RefusedError: It leads elsewhere.
     """
     return real_inside(database, database.parent)
+
+
+def require_the_sites(path: Path) -> None:
+    """Refuse a database that is root's in a folder of another's: somebody copied it there as root.
+
+    What SQLite makes beside it, it gives to root, and the site could not start again. Who runs as root has a folder of
+    root's.
+
+    Args:
+        path: Of the database; no link. Nothing may be there.
+
+    Raises:
+        NotPermittedError: It is.
+    """
+    try:
+        owners = path.lstat().st_uid, path.parent.stat().st_uid
+    except FileNotFoundError:
+        return
+    if owners[0] == 0 != owners[1]:
+        files = [path, *(each for each in (side(path, ending) for ending in SIDES) if each.exists())]
+        raise NotPermittedError(
+            f"{path} is root's, and its folder is not: the site and the jobs cannot write it"
+            " (one that runs as root needs a folder of root's)",
+            suggestion=shlex.join(["chown", f"--reference={path.parent}", *map(str, files)]),
+        )
 
 
 def require_plain_files(path: Path) -> None:

@@ -62,7 +62,7 @@ def _described(database: Path, holder: Holder, opened: Path, *, there: bool) -> 
         end = "give the name to the one that is wanted"
     else:
         text = f"{database} was removed, and {holder} has it open still, with all that was committed since"
-        end = "give both files their names"
+        end = "give both files their names" if len(commands) > 1 else "give it its name"
     cure = f"do NOT stop it before this is done: {' && '.join(commands)}; look at the copy with sqlite3, then stop "
     return Removed(text, f"{cure}the site, and {end}")
 

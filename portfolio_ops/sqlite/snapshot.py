@@ -29,7 +29,7 @@ import apsw
 from portfolio_ops.errors import PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_plain, require_dense, require_space
 from portfolio_ops.moment import EPOCH, MICROSECOND
-from portfolio_ops.sqlite.connection import immutable, reading, require_there
+from portfolio_ops.sqlite.connection import immutable, reading, require_usable
 from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.wal import frame_offset, newest_frames
 from portfolio_ops.sqlite.wal_index import read_wal_index
@@ -151,7 +151,7 @@ def snapshot(database: Path, scratch: Path) -> Iterator[Snapshot]:
     """
     with contextlib.ExitStack() as descriptors:  # entered before the connection, so closed after it
         path = located(database)
-        require_there(path)
+        require_usable(path)
         main = _opened(descriptors, path)
         with reading(path) as connection:
             _require_same_file(main, path)

@@ -131,6 +131,38 @@ def test_a_sites_owner_is_whom_the_tool_takes_for_it(tmp_path: Path) -> None:
     database.touch()
     os.chown(database, 1005, 1006)
     assert owner() == owner_of(database, tmp_path) == (1005, 1006)
+    os.chown(database, 0, 0)
+    assert owner_of(database, tmp_path) == (1003, 1004)  # the role refuses it
+    os.chown(database.parent, 0, 0)
+    assert owner() == owner_of(database, tmp_path) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("database", "folder", "passes"),
+    [
+        ({"exists": False}, 1003, True),
+        ({"exists": True, "uid": 1003}, 1003, True),
+        ({"exists": True, "uid": 0}, 0, True),
+        ({"exists": True, "uid": 0}, 1003, False),
+    ],
+)
+def test_a_database_of_roots_in_anothers_folder_is_not_deployed(
+    database: dict[str, Any], folder: int, *, passes: bool
+) -> None:
+    task = task_of_a_site("Refuse one that is root's in a folder of another's")
+    told = templated(
+        {
+            **task["ansible.builtin.assert"],
+            "that": trust_as_template("{{ " + task["ansible.builtin.assert"]["that"] + " }}"),
+        },
+        portfolio_ops_site={"name": "shop"},
+        __portfolio_ops_paths={"database": "/srv/my shop/data/portfolio.sqlite"},
+        __portfolio_ops_database={"stat": database},
+        __portfolio_ops_folders={"results": [{"item": {"name": "shop"}, "stat": {"exists": True, "uid": folder}}]},
+        **task["vars"],
+    )
+    assert told["that"] is passes
+    assert "Try: chown '--reference=/srv/my shop/data' '/srv/my shop/data/portfolio.sqlite'" in told["fail_msg"]
 
 
 def test_every_unit_with_a_timer_has_its_schedule_but_the_hourly_check() -> None:

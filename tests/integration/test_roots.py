@@ -1,0 +1,85 @@
+"""A database that root has copied into the site's folder: nothing is made as root, and each command names the cure."""
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from portfolio_ops.config import Site
+from tests.integration.test_doctor import TOOL, given_away
+from tests.integration.test_jobs import asked, call
+from tests.require import require_root
+
+WORDS = "is root's, and its folder is not"
+
+
+@pytest.fixture
+def roots(site: Site) -> Site:
+    """With a backup, and a database that was copied as root since."""
+    require_root("a database of another user")
+    given_away(site)
+    for words in (("backup", "daily"), ("backup", "social"), ("logs", "rotate"), ("drill",)):
+        call(site, *words)
+    assert asked(site, "status")["data"]["findings"] == []
+    os.chown(site.database, 0, 0)
+    return site
+
+
+def owners(site: Site) -> set[tuple[int, int]]:
+    """Of all that the site has, but for its database."""
+    paths = {site.root, *site.root.rglob("*")} - {site.database}
+    return {(path.stat().st_uid, path.stat().st_gid) for path in paths}
+
+
+def test_status_finds_it(roots: Site) -> None:
+    [found] = asked(roots, "status", code=10)["data"]["findings"]
+    assert WORDS in found
+    assert f"chown --reference={roots.database.parent} {roots.database}" in found
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("backup", "daily"),
+        ("backup", "social"),
+        ("backup", "gallery", "x"),
+        ("archive", "once"),
+        ("restore", "database", "latest", "--in-place", "--yes"),
+    ],
+)
+def test_what_needs_it_is_refused_with_the_cure(roots: Site, words: tuple[str, ...]) -> None:
+    refused = asked(roots, *words, code=3)["errors"][0]
+    assert WORDS in refused["message"]
+    assert owners(roots) == {(4242, 4243)}
+    assert [path.name for path in roots.database.parent.iterdir()] == ["portfolio.sqlite"]
+    subprocess.run(shlex.split(refused["suggestion"]), check=True)
+    assert (roots.database.stat().st_uid, roots.database.stat().st_gid) == (4242, 4243)
+    call(roots, *words)
+
+
+def test_what_does_not_need_it_is_done_as_the_sites_owner(roots: Site) -> None:
+    with roots.logs[0].open("ab") as log:
+        log.write(b"a new line\n")
+    call(roots, "logs", "rotate")
+    call(roots, "verify")
+    assert owners(roots) == {(4242, 4243)}
+
+
+def test_a_unit_that_runs_as_the_sites_owner_finds_it_too(roots: Site) -> None:
+    for parent in Path(TOOL).parents:
+        if not os.access(parent, os.X_OK) or not parent.stat().st_mode & 0o001:
+            pytest.skip("NOT TESTED: another user may not come to the tool")
+    done = subprocess.run(
+        [TOOL, "--config", roots.file, "--json", "status", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+        user=4242,
+        group=4243,
+        extra_groups=[],
+    )
+    assert done.returncode == 10, done.stderr
+    assert WORDS in "".join(json.loads(done.stdout)["data"]["findings"])
