@@ -93,12 +93,17 @@ def run(arguments: list[str]) -> int:
         # The reader (head, less) has enough. Python would complain again while flushing at exit.
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
         return 128 + signal.SIGPIPE
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        _print_notes(error)
         print("interrupted; should anything be left to finish, `portfolio-ops status` tells", file=sys.stderr)
         return 128 + signal.SIGINT
+    except SystemExit as error:
+        _print_notes(error)
+        raise
     except Exception as error:
         if (failure := _as_ours(error)) is None:
             raise
+        _print_notes(error)
         return _failed(arguments, failure)
     return result if isinstance(result, int) else ExitCode.OK
 
@@ -106,6 +111,13 @@ def run(arguments: list[str]) -> int:
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001  (signal(2)'s signature)
     """Unwind, so that unfinished files go, and a restore is taken back."""
     sys.exit(128 + number)
+
+
+def _print_notes(error: BaseException) -> None:
+    """What is known of an end that was not reported, for who reads stderr: in which state it left things."""
+    for each in (error, error.__cause__):  # click makes an Abort of a KeyboardInterrupt
+        for note in getattr(each, "__notes__", ()):
+            print(one_line(note), file=sys.stderr)
 
 
 def _failed(arguments: list[str], failure: PortfolioOpsError) -> int:

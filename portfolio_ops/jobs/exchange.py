@@ -207,6 +207,7 @@ def _free_raw_name(database: Path) -> Path:
 def _put_back(site: Site, record: Record, log: Log, error: BaseException) -> None:
     """After a failure: the former state in its place, the backend as it was."""
     database = Path(record.database)
+    log.progress("Putting the former state back")
     try:
         if work.has_come(database, record.new):
             if backend.is_known(site.backend):
@@ -229,8 +230,8 @@ def _put_back(site: Site, record: Record, log: Log, error: BaseException) -> Non
         failure = PortfolioOpsError(message, suggestion=_FINISH)
         failure.reported = told
         raise failure from error
-    message = f"the restore of {record.artifact} failed, the former state is in place: {_words(error)}"
-    message += close_taken_back(site, record)
+    message = f"the restore of {record.artifact} failed, the former state is in place, {_standing(site, record)}: "
+    message += _words(error) + close_taken_back(site, record)
     told = log.event(
         messages.RESTORE_FAILED,
         message,
@@ -239,6 +240,17 @@ def _put_back(site: Site, record: Record, log: Log, error: BaseException) -> Non
     )
     if isinstance(error, PortfolioOpsError):
         error.message, error.reported = message, told
+    elif not told:
+        error.add_note(message)  # whoever ended it reads no journal
+
+
+def _standing(site: Site, record: Record) -> str:
+    """How the backend is, all being as before."""
+    if record.new is None:
+        return "and nothing was stopped"
+    if not backend.is_known(site.backend):
+        return "and the site is yours to start"
+    return f"and {site.backend.described} {'runs again' if record.running else 'is stopped, as it was'}"
 
 
 def _exchange_back(database: Path) -> None:
@@ -271,7 +283,8 @@ def start_again(site: Site, record: Record, *, after: BaseException | None = Non
     """Start the backend if it ran before and does not now.
 
     Args:
-        after: What failed. A stop that did not end in time may still stop it, after we have found it running.
+        after: What failed. A stop that did not end in time, or was interrupted, may still stop it, after we have found
+            it running.
 
     Returns:
         What a person has to do, to be put behind a sentence; empty if there is nothing.
@@ -283,7 +296,7 @@ def start_again(site: Site, record: Record, *, after: BaseException | None = Non
         return ""
     if not backend.is_known(site.backend):  # it was when the restore began
         return f"; the backend ran before, and is not started again: there is no [backend] in {site.file}; start it"
-    if isinstance(after, backend.UnfinishedError):
+    if isinstance(after, backend.UnfinishedError | KeyboardInterrupt | SystemExit):
         backend.wait_until_stopped(site.backend)
     if not backend.is_running(site.backend):
         backend.start(site.backend)

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,10 +217,12 @@ def test_the_live_name_is_never_without_a_database(
     assert all(seen)
 
 
-def waits_with_the_new_one(stage: Stage, *words: str) -> "subprocess.Popen[str]":
+def waits_with_the_new_one(
+    stage: Stage, *words: str, program: Sequence[str | Path] = (TOOL,)
+) -> "subprocess.Popen[str]":
     """A restore that waits for a sick backend, the new database in place."""
     before = stage.site.database.stat().st_ino if stage.site.database.exists() else 0
-    command: list[str | Path] = [TOOL, "--config", stage.file, *words, "restore", "database", "--in-place", "--yes"]
+    command: list[str | Path] = [*program, "--config", stage.file, *words, "restore", "database", "--in-place", "--yes"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20
     while not stage.site.database.exists() or stage.site.database.stat().st_ino == before:
@@ -240,8 +242,71 @@ def test_a_signal_takes_it_back(live: Stage, number: signal.Signals) -> None:
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert "the former state is in place" in said
+    assert f"the former state is in place, and {live.site.backend.described} runs again: it was interrupted" in said
     assert state(live) == "put back"
+    assert live.runs
+    assert restored_rows(live.site.database) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_sees_no_journal_is_told_in_which_state_a_signal_left_things(live: Stage, number: signal.Signals) -> None:
+    """Where journald has it, and stderr is no terminal: ssh with a command, Ansible."""
+    code = (
+        "import sys; from portfolio_ops.host import journal; journal._send = lambda *words: True\n"
+        "from portfolio_ops.cli import main; sys.argv[0] = 'portfolio-ops'; main.main()"
+    )
+    live.behaves("sick")
+    process = waits_with_the_new_one(live, program=[sys.executable, "-c", code])
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert f"the former state is in place, and {live.site.backend.described} runs again: it was interrupted" in said
+    assert live.runs
+
+
+def test_a_signal_while_it_is_staged_says_that_nothing_was_stopped(live: Stage) -> None:
+    code = (
+        "import sys, time; from portfolio_ops.jobs import restore; from portfolio_ops.cli import main\n"
+        "restore.stage = lambda *words: (print('staging', flush=True), time.sleep(60))\n"
+        "sys.argv[0] = 'portfolio-ops'; main.main()"
+    )
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        code,
+        "--config",
+        live.file,
+        "restore",
+        "database",
+        "--in-place",
+        "--yes",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "staging" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the former state is in place, and nothing was stopped: it was interrupted" in said
+    assert not (live.folder / "stops").exists()
+
+
+def test_a_stop_that_is_interrupted_and_goes_on_is_followed_by_a_start(live: Stage) -> None:
+    """As docker's daemon may, when the command that asked it is killed."""
+    control, asked = f"{sys.executable} {live.folder}/control.py {live.folder} stop", live.folder / "asked"
+    configured(live, stop=["sh", "-c", f"(sleep 2; {control}) & touch {asked}; wait"])
+    command: list[str | Path] = [TOOL, "--config", live.file, "restore", "database", "--in-place", "--yes"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 20
+        while not asked.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"{live.site.backend.described} runs again" in said
+    time.sleep(2)
     assert live.runs
     assert restored_rows(live.site.database) == 0
 
