@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from portfolio_ops.host.identity import as_root
 
 _PROC = Path("/proc")
+_LOGIN = re.compile(r"/session-[^/]+\.scope(/|$)", re.MULTILINE)
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,18 @@ def holders_of_removed(name: str) -> list[tuple[Holder, Path]]:
                     if named and not entry.stat().st_nlink:
                         found.append((Holder(pid, _name(pid)), Path(entry.path)))
     return found
+
+
+def is_of_a_login(holder: Holder) -> bool:
+    """Whether a process is certainly part of somebody's login, and of no container: so its control group says.
+
+    A login's is `session-N.scope` (pam_systemd(8)), and each container's is named with its id.
+    """
+    try:
+        group = (_PROC / str(holder.pid) / "cgroup").read_text()
+    except OSError:
+        return False
+    return _LOGIN.search(group) is not None and _CONTAINER.search(group) is None
 
 
 def _processes() -> list[int]:

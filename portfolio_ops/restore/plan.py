@@ -14,7 +14,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError, UsageError
 from portfolio_ops.host import backend
 from portfolio_ops.host.files import free_bytes
-from portfolio_ops.host.holders import Holder, holders, identity_of
+from portfolio_ops.host.holders import Holder, holders, identity_of, is_of_a_login
 from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.sqlite import removed
 from portfolio_ops.sqlite.connection import reading
@@ -232,7 +232,9 @@ def require_at_home(name: str, foreign: Sequence[str], words: str) -> None:
 
 
 def require_a_way_to_stop(site: Site, target: Path, who: Sequence[Holder], *, running: bool | None) -> None:
-    """Refuse to restore over a database that is in use by what we cannot stop.
+    """Refuse to restore over a database that is in use by what we cannot stop, before anything is stopped for it.
+
+    Who belongs to the backend is not known, but for this: what a compose service runs is in no login.
 
     Args:
         target: The live database.
@@ -248,6 +250,13 @@ def require_a_way_to_stop(site: Site, target: Path, who: Sequence[Holder], *, ru
             suggestion="the backend says it does not run; end that process yourself"
             if backend.is_known(site.backend)
             else f"stop it yourself, or tell how to in {site.file}: [backend] compose, or stop, start and status",
+        )
+    logins = [each for each in who if is_of_a_login(each)] if site.backend.running_service else []
+    if logins:
+        raise RefusedError(
+            f"{target} is in use by {', '.join(map(str, logins))} in somebody's login, which does not end with "
+            f"{site.backend.described}",
+            suggestion="end that first, then try again; nothing was stopped",
         )
 
 
