@@ -45,4 +45,5 @@ def _all(site: Site) -> list[Finding]:
     # Without the site's data or its backups, what else there is cannot be looked at.
     if not Path(site.root).is_dir() or any(each.subject == "backups" and each.level is Level.FAULT for each in found):
         return found
-    return [*found, *engines.look(site), *machine.look(site)]
+    told = [each.text for each in found if each.level is Level.FAULT]
+    return [*found, *engines.look(site), *machine.look(site, told)]

@@ -120,7 +120,7 @@ def _archive_data(archive: ArchiveHealth) -> dict[str, Any]:
 
 def _archived(archive: ArchiveHealth, now: datetime) -> str:
     last = "no restore point yet" if archive.last is None else f"last restore point {present.ago(archive.last, now)}"
-    behind = ", nothing behind"
+    behind = "" if archive.last is None else ", nothing behind"
     if archive.lag_bytes:
         behind = f", {archive.lag_bytes:,} bytes behind"
     elif archive.lag_seconds:

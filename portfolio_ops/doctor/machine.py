@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from portfolio_ops.host.files import free_bytes, reserve_bytes
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.host.timers import TIMERS, service_state, status_text, timer_states
 from portfolio_ops.jobs import health
+from portfolio_ops.jobs.archive_health import ArchiveHealth
+from portfolio_ops.jobs.health import Health
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.retention import limit_of
@@ -26,14 +28,20 @@ _SECONDS = 120
 _PERIODS = {Kind.DAILY: timedelta(days=1), Kind.SOCIAL: timedelta(weeks=1)}
 
 
-def look(site: Site) -> Iterator[Finding]:
-    """Everything about the host."""
+def look(site: Site, told: Collection[str]) -> Iterator[Finding]:
+    """Everything about the host.
+
+    Args:
+        told: What was found already, which `status` finds as well.
+    """
+    assessed = health.assess(site, datetime.now(UTC))
     found = catalogue.scan(site.backups, site.name)
     yield _room(site, found)
     yield _clock(found)
     yield from _timers(site)
-    yield from _archive(site)
-    yield from _runs(site)
+    archive = list(_archive(site, assessed.archive))
+    yield from archive
+    yield from _runs(assessed, [*told, *(each.text for each in archive)])
     yield from _backend(site)
     yield from _docker_logs()
     yield from _sandbox(site)
@@ -102,8 +110,8 @@ def _timers(site: Site) -> Iterator[Finding]:
             yield ok("timers", f"{timer} runs")
 
 
-def _archive(site: Site) -> Iterator[Finding]:
-    """Whether what follows the database runs. Where its unit is not installed, the timers' are not either."""
+def _archive(site: Site, archive: ArchiveHealth | None) -> Iterator[Finding]:
+    """Whether what follows the database runs, and archives. Where its unit is not there, the timers' are not either."""
     unit = f"portfolio-archive@{site.name}.service"
     state = service_state(unit)
     if state is None:
@@ -128,13 +136,19 @@ def _archive(site: Site) -> Iterator[Finding]:
         )
     elif not state.enabled:
         yield fault("archive", f"{unit} runs, but not after the next boot", f"systemctl enable {unit}")
+    elif archive is not None and archive.finding:
+        yield fault("archive", archive.finding, f"journalctl -eu {unit}; mend what it names; systemctl restart {unit}")
     else:
         yield ok("archive", f"{unit} runs. {state.said}".strip())
 
 
-def _runs(site: Site) -> Iterator[Finding]:
-    """What `status` finds, but for the backend, which is asked here anyhow."""
-    findings = [each for each in health.assess(site, datetime.now(UTC)).findings if "backend is not well" not in each]
+def _runs(assessed: Health, told: Collection[str]) -> Iterator[Finding]:
+    """What `status` finds, but for the backend, which is asked here anyhow, and for what is told already."""
+    findings = [
+        each
+        for each in assessed.findings
+        if "backend is not well" not in each and not any(each.startswith(text) for text in told)
+    ]
     for each in findings:
         yield fault("runs", each, "portfolio-ops status; journalctl -u 'portfolio-*'")
     if not findings:

@@ -27,7 +27,7 @@ class ArchiveHealth:
 
     Attributes:
         site: Its name.
-        timeline: The newest one.
+        timeline: The newest one; empty where there is none yet.
         running: Whether a daemon follows the database now.
         last: The newest restore point; None where there is none yet.
         lag_seconds: For how long there have been commits that are not archived; 0 where there are none.
@@ -77,23 +77,31 @@ def ended(site: Site) -> list[str]:
 
 
 def assess(site: Site, now: datetime) -> ArchiveHealth | None:
-    """Look at the newest timeline, the lock and the WAL; None where nothing was ever archived."""
+    """Look at the newest timeline, the lock and the WAL.
+
+    Returns:
+        None where nothing was ever archived, unless a daemon tries to in vain; without a database a site is a new one.
+    """
+    running, why = lock.is_held(site.state, lock.ARCHIVING), _why(site)
     names = timeline.ids(site.backups)
     if not names:
-        return None
+        in_vain = running and bool(why) and site.database.exists()
+        return ArchiveHealth(site.name, "", True, None, *_NO_LAG, why, False) if in_vain else None
     newest = timeline.newest(site.backups, names[-1], site.name)
     last = None if newest is None else newest.cuts[-1]
     seconds, size, late = _NO_LAG if last is None else _lag(site.database, last, now)
     if lock.is_held(site.state, lock.EXCHANGE):
         late = timedelta()  # it gives way to a restore
-    running = lock.is_held(site.state, lock.ARCHIVING)
-    record = runs.read(site.state, lock.ARCHIVING)
-    failed = record is not None and record.latest.state == runs.FAILED
-    why = record.latest.message if record is not None and failed else ""
     off = not running and archive_is_off(site.name)
     return ArchiveHealth(
         site.name, names[-1], running, None if last is None else last.seen, seconds, size, late, why, off
     )
+
+
+def _why(site: Site) -> str:
+    """Why the archive's last try failed; empty if it did not."""
+    record = runs.read(site.state, lock.ARCHIVING)
+    return record.latest.message if record is not None and record.latest.state == runs.FAILED else ""
 
 
 def _lag(database: Path, last: Cut, now: datetime) -> tuple[float, int, timedelta]:

@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from portfolio_ops.config import Site
 from portfolio_ops.doctor import data, engines, machine, sandbox
 from portfolio_ops.doctor.finding import Finding, Level
 from portfolio_ops.host.timers import ServiceState
+from portfolio_ops.jobs import health
+from portfolio_ops.store import runs
 from portfolio_ops.store.artifact import Kind
+from portfolio_ops.store.lock import ARCHIVING, held
 from tests.integration.test_jobs import planted
 from tests.require import require_root
 
@@ -443,10 +447,34 @@ def test_whether_the_archive_runs(
     site: Site, monkeypatch: pytest.MonkeyPatch, state: ServiceState, level: Level, words: str
 ) -> None:
     monkeypatch.setattr(machine, "service_state", lambda _: state)
-    [found] = machine._archive(site)
+    [found] = machine._archive(site, None)
     assert found.level is level
     assert words in found.text
     assert bool(found.cure) is (level is not Level.OK)
+
+
+def test_an_archive_that_runs_and_archives_nothing_is_a_fault_told_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `status` says of it, whether anything was ever archived or not."""
+    running = ServiceState(enabled=True, active="active", said="Not archiving: x")
+    monkeypatch.setattr(machine, "service_state", lambda _: running)
+    site.state.mkdir(parents=True)
+    with held(site.state, ARCHIVING, wait=timedelta(), on_wait=lambda _: None):
+        for timelines in ([], ["2026-11-25T172041.668937Z-d305ce"]):
+            for name in timelines:
+                (site.backups / "wal" / name).mkdir(parents=True)
+            runs.begin(site.state, ARCHIVING)
+            assert [each.level for each in machine.look(site, []) if each.subject == "archive"] == [Level.OK]
+            runs.finish(site.state, ARCHIVING, succeeded=False, message="the database is locked")
+            words = "nothing is archived: the database is locked"
+            assert words in health.assess(site, datetime.now(UTC)).findings
+            [found] = [each for each in machine.look(site, []) if words in each.text]
+            assert (found.level, found.subject) == (Level.FAULT, "archive")
+            assert "journalctl" in found.cure
+        shutil.rmtree(site.backups / "wal")
+        site.database.unlink()
+        assert health.assess(site, datetime.now(UTC)).archive is None
 
 
 def test_a_writer_at_its_own_offset_is_named(site: Site) -> None:

@@ -61,7 +61,9 @@ def test_who_has_it_open_is_named_with_all_that_rescues_it(
     program.execute(LATE)
     [found] = [each for each in findings(stage) if f"(process {program.process.pid}) has " in each]
     assert "do NOT stop it before this is done: " in found
-    advised = next(each for each in stage.asked("doctor", code=10)["data"]["findings"] if each["level"] == "fault")
+    looked = stage.asked("doctor", code=10)["data"]["findings"]
+    [advised] = [each for each in looked if f"(process {program.process.pid}) has " in each["text"]]
+    assert (advised["level"], advised["subject"]) == ("fault", "database")
     assert f"{advised['text']}; {advised['cure']}" == found
     if act is not replace:
         said = stage.asked("backup", "daily", code=6)["errors"][0]
