@@ -9,6 +9,9 @@ from pathlib import Path
 
 from portfolio_ops.host.identity import as_root
 
+REMOVED = " (deleted)"
+"""What the kernel puts behind the name of an open file that is under no name any more (proc_pid_fd(5))."""
+
 _PROC = Path("/proc")
 _LOGIN = re.compile(r"/session-[^/]+\.scope(/|$)", re.MULTILINE)
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
@@ -49,21 +52,35 @@ def holders(files: Iterable[tuple[int, int]]) -> list[Holder]:
         ]
 
 
-def holders_of_removed(name: str) -> list[tuple[Holder, Path]]:
-    """The processes that have a file open which is under no name any more, and where its content can be read.
+def holders_of_removed(path: Path) -> list[tuple[Holder, Path]]:
+    """The other processes that have a file open which is under no name any more, and where its content can be read.
 
     Args:
-        name: What it was called, without its folder: a container knows that by another path.
+        path: What it was called, no link. Nothing may be there, or another file by now.
     """
-    found = []
+    found, there = [], path.exists()
     with as_root():
         for pid in _processes():
             for entry in _descriptors(pid) if pid != os.getpid() else ():
                 with contextlib.suppress(OSError):
-                    named = str(Path(entry.path).readlink()).endswith(f"/{name} (deleted)")
-                    if named and not entry.stat().st_nlink:
+                    was = Path(entry.path).readlink()
+                    removed = was.name == f"{path.name}{REMOVED}" and not entry.stat().st_nlink
+                    if removed and _lay_in(pid, was.parent, path.parent, strictly=there):
                         found.append((Holder(pid, _name(pid)), Path(entry.path)))
     return found
+
+
+def _lay_in(pid: int, theirs: Path, folder: Path, *, strictly: bool) -> bool:
+    """Whether a process's folder is this one, which a container knows by another path.
+
+    Args:
+        strictly: If not, it may also be one that is gone: of that nothing but the file's name is left.
+    """
+    try:
+        status = Path(f"{_PROC}/{pid}/root{theirs}").stat()
+        return os.path.samestat(status, folder.stat()) or (not strictly and status.st_nlink == 0)
+    except OSError:
+        return not strictly
 
 
 def is_of_a_login(holder: Holder) -> bool:

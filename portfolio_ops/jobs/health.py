@@ -1,6 +1,8 @@
 """How every job of a site is doing: what `status` shows and the hourly check judges."""
 
 import contextlib
+import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,6 +11,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, PortfolioOpsError
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import free_bytes, remove_temporaries, reserve_bytes, temporaries
+from portfolio_ops.host.holders import holders_of_removed
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import TimerState, service_states, timer_states
 from portfolio_ops.jobs import archive_health, pruning
@@ -66,8 +69,9 @@ class Health:
         problems: What lies among the artifacts and is none.
         drill: The latest one.
         archive: None where nothing was ever archived.
-        unfinished: What waits for a person, in words: a database that is gone or root's, an interrupted restore, bad
-            artifacts, what could not be pruned, a timeline that ended by another's doing, a sick backend.
+        unfinished: What waits for a person, in words: a database or a log that is gone, a database that is root's, an
+            interrupted restore, bad artifacts, what could not be pruned, a timeline that ended by another's doing, a
+            sick backend.
         free, reserve: Bytes on the disk of the backups, and those of them that are left to the site.
         cure: What makes room, in words, where it has come to the reserve and something may go.
     """
@@ -113,6 +117,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
         (
             *_no_backups(site, timers),
             *_lost_database(site, found),
+            *_lost_logs(site, found),
             *_unfinished_restore(site),
             *_bad_artifacts(site),
             *pruning.failing(site.state),
@@ -210,6 +215,23 @@ def _lost_database(site: Site, found: catalogue.Catalogue) -> list[str]:
         return []
     unknown = "the site may have it open still: before you stop that, `portfolio-ops doctor`, as root, tells"
     return [f"there is no database at {path}; {unknown}"]
+
+
+def _lost_logs(site: Site, found: catalogue.Catalogue) -> list[str]:
+    """Whether a log is gone that was rotated once; one that never was the site may not have begun yet."""
+    archived = {artifact.metadata.details.get("log") for artifact in found.of(Kind.LOGS)}
+    words = []
+    for log in site.logs:
+        if os.path.lexists(log) or os.path.relpath(os.path.normpath(log), os.path.normpath(site.root)) not in archived:
+            continue
+        who = holders_of_removed(log)
+        if who:
+            holder, opened = who[0]
+            rescue = shlex.join(["cp", "--preserve=mode,ownership", str(opened), f"{log}.rescued"])
+            words.append(f"{log} was removed, and {holder} has it open still: {rescue}; then restart the site")
+        else:
+            words.append(f"the log {log} is not there any more: the site has not written it, or it was moved")
+    return words
 
 
 def _resting(site: Site, archive: ArchiveHealth | None) -> list[str]:

@@ -5,16 +5,13 @@ is seen, nothing is known.
 """
 
 import contextlib
-import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from portfolio_ops.host.holders import Holder, holders_of_removed
+from portfolio_ops.host.holders import REMOVED, Holder, holders_of_removed
 from portfolio_ops.host.identity import as_root
-
-_REMOVED = " (deleted)"
 
 
 class Removed(NamedTuple):
@@ -31,32 +28,17 @@ def look(database: Path, *, but: int | None = None) -> Removed | None:
         database: The live name, no link. Nothing may be there, or another file by now.
         but: A process that does not count: the archive, which lets go by itself.
     """
-    there, found = database.exists(), holders_of_removed(database.name)
-    with as_root():
-        for holder, opened in found:
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                if holder.pid != but and _is_ours(opened, database, there=there):
-                    return _described(database, holder, opened, there=there)
+    for holder, opened in holders_of_removed(database):
+        if holder.pid != but:
+            with contextlib.suppress(OSError), as_root():  # it may have ended meanwhile
+                return _described(database, holder, opened)
     return None
 
 
-def _is_ours(opened: Path, database: Path, *, there: bool) -> bool:
-    """Whether a removed file lay in the database's folder, which a container knows by another path.
-
-    Where that folder is gone as well the name alone has to do, unless there is a database: then nothing is missed.
-    """
-    try:
-        folder = (opened.parents[1] / f"root{opened.readlink().parent}").stat()
-        ours = database.parent.stat()
-    except OSError:
-        return not there
-    return os.path.samestat(folder, ours) or (not there and folder.st_nlink == 0)
-
-
-def _described(database: Path, holder: Holder, opened: Path, *, there: bool) -> Removed:
+def _described(database: Path, holder: Holder, opened: Path) -> Removed:
     rescued = f"{database}.rescued"
     commands = [_copied(opened, rescued), *(_copied(wal, f"{rescued}-wal") for wal in _wal_beside(opened))]
-    if there:
+    if database.exists():
         text = f"another file stands in the place of {database}, and {holder} has the one open still that was removed,"
         text += " with all that it commits"
         end = "give the name to the one that is wanted"
@@ -69,10 +51,10 @@ def _described(database: Path, holder: Holder, opened: Path, *, there: bool) -> 
 
 def _wal_beside(opened: Path) -> Iterator[Path]:
     """The WAL that a process has open beside a removed database, whether that has its name still or not."""
-    wal = f"{str(opened.readlink()).removesuffix(_REMOVED)}-wal"
+    wal = f"{str(opened.readlink()).removesuffix(REMOVED)}-wal"
     for entry in sorted(opened.parent.iterdir()):
         with contextlib.suppress(OSError):
-            if str(entry.readlink()).removesuffix(_REMOVED) == wal:
+            if str(entry.readlink()).removesuffix(REMOVED) == wal:
                 yield entry
                 return
 

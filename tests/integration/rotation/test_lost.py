@@ -1,0 +1,52 @@
+"""A log that is removed is told, once it was one."""
+
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+from portfolio_ops.config import Site
+from tests.integration.test_jobs import asked, call
+
+
+def told(site: Site) -> list[str]:
+    return [each for each in asked(site, "status", code=10)["data"]["findings"] if str(site.logs[0]) in each]
+
+
+def test_a_log_that_was_rotated_and_is_gone_is_found(site: Site) -> None:
+    log = site.logs[0]
+    lines = log.read_bytes()
+    log.unlink()
+    assert told(site) == []  # the site may not have begun it yet
+    log.write_bytes(lines)
+    call(site, "logs", "rotate")
+    assert told(site) == []
+    log.unlink()
+    assert told(site) == [f"the log {log} is not there any more: the site has not written it, or it was moved"]
+    call(site, "logs", "rotate")
+    assert call(site, "doctor", code=10).stdout.count(f"the log {log} is not there any more") == 1
+    log.touch()
+    assert told(site) == []
+
+
+def test_who_writes_on_into_it_is_named_with_what_rescues_the_lines(site: Site) -> None:
+    log = site.logs[0]
+    call(site, "logs", "rotate")
+    with subprocess.Popen(["sh", "-c", f"exec >> {log}; read _; echo late; read _"], stdin=subprocess.PIPE) as program:
+        try:
+            assert program.stdin is not None
+            opened = Path(f"/proc/{program.pid}/fd/1")
+            while opened.readlink() != log:
+                time.sleep(0.01)
+            log.unlink()
+            program.stdin.write(b"\n")
+            program.stdin.flush()
+            [found] = told(site)
+            assert f"{log} was removed, and sh (process {program.pid}) has it open still: cp " in found
+            rescue = found.partition("still: ")[2].partition(";")[0]
+            while not opened.read_bytes().endswith(b"late\n"):
+                time.sleep(0.01)
+            subprocess.run(shlex.split(rescue), check=True)
+        finally:
+            program.kill()
+    assert log.with_name("backend.log.rescued").read_bytes().endswith(b"late\n")
