@@ -48,6 +48,11 @@ def describe_moment(moment: datetime) -> str:
     return f"{_written(moment.astimezone()).replace('T', ' ')} ({exact(moment)})"
 
 
+def local(moment: datetime) -> str:
+    """A moment for people: as the host's clock shows it, with its zone."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
 def exact(moment: datetime) -> str:
     """A moment in UTC that `parse_moment` reads back to the microsecond."""
     return _written(moment.astimezone(UTC)).replace("+00:00", "Z")

@@ -9,7 +9,7 @@ from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
 from portfolio_ops.cli.listing_points import POINTS, list_points
 from portfolio_ops.errors import ExitCode
-from portfolio_ops.moment import utc
+from portfolio_ops.moment import local, utc
 from portfolio_ops.restore import keeping
 from portfolio_ops.store import catalogue, verified
 from portfolio_ops.store.artifact import Artifact, Kind
@@ -71,7 +71,7 @@ def artifact_rows(shown: Sequence[Verdict], memory: dict[str, datetime], now: da
     return [
         [
             verdict.artifact.id,
-            present.local(verdict.artifact.taken),
+            local(verdict.artifact.taken),
             present.ago(verdict.artifact.taken, now),
             verdict.artifact.metadata.kind.value,
             present.size(verdict.artifact.bytes),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from portfolio_ops.cli import present
+from portfolio_ops.moment import local
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -114,7 +115,7 @@ def _bar(kind: str, left: float, right: float, y: float, told: str) -> str:
 
 
 def _spoken(start: datetime, end: datetime) -> str:
-    return present.local(start) if start == end else f"{present.local(start)} to {present.local(end)}"
+    return local(start) if start == end else f"{local(start)} to {local(end)}"
 
 
 def _days(first: datetime, now: datetime) -> list[datetime]:

@@ -36,11 +36,6 @@ def ago(moment: datetime, now: datetime) -> str:
     return f"in {span(moment - now)}" if moment - now >= _NOW else f"{span(max(now - moment, timedelta()))} ago"
 
 
-def local(moment: datetime) -> str:
-    """A moment as the host's clock shows it, with its zone."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-
-
 def printable(text: str) -> str:
     """Text from outside (a gallery's name, a file's name) that cannot move the cursor or fake a line."""
     return "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 import click
 
-from portfolio_ops.cli import listing, present, status
+from portfolio_ops.cli import listing, status
 from portfolio_ops.cli.context import Context
 from portfolio_ops.cli.page import Lane, heading, items, page, paragraph, table, timeline
 from portfolio_ops.errors import ExitCode, UsageError
 from portfolio_ops.jobs import health
-from portfolio_ops.moment import describe_moment
+from portfolio_ops.moment import describe_moment, local
 from portfolio_ops.restore import keeping, points
 from portfolio_ops.restore.points import Window
 from portfolio_ops.sqlite.increment import RAW
@@ -75,7 +75,7 @@ def _lanes(windows: Sequence[Window], artifacts: Sequence[Artifact]) -> list[Lan
 def _holes(windows: Sequence[Window]) -> list[str]:
     """The times of which nothing can be restored, the latest first."""
     found = points.holes(windows)
-    rows = [[present.local(each.start), present.local(each.end), each.reason] for each in reversed(found)]
+    rows = [[local(each.start), local(each.end), each.reason] for each in reversed(found)]
     return [table(("HOLE FROM", "TO", "WHY"), rows)] if rows else []
 
 

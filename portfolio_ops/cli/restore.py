@@ -22,7 +22,7 @@ from portfolio_ops.host.files import require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import restore
 from portfolio_ops.jobs.exchange import Restored
-from portfolio_ops.moment import exact
+from portfolio_ops.moment import exact, local
 from portfolio_ops.restore.plan import (
     Plan,
     choose,
@@ -201,15 +201,15 @@ def _plan_lines(site: Site, plan: Plan) -> list[str]:
     if plan.moment is None:
         lines = [
             ("restore", f"{artifact.path.name}  (id {artifact.id})"),
-            ("taken", f"{present.local(artifact.taken)}, {present.ago(artifact.taken, now)}"),
+            ("taken", f"{local(artifact.taken)}, {present.ago(artifact.taken, now)}"),
             ("holds", _content(artifact)),
         ]
         if plan.fuller is not None:
             fuller = plan.fuller
-            held = f"{_content(fuller)}: {fuller.path.name} (id {fuller.id}) of {present.local(fuller.taken)}"
+            held = f"{_content(fuller)}: {fuller.path.name} (id {fuller.id}) of {local(fuller.taken)}"
             lines += [("before", f"the database held much more, {held}")]
         if plan.later is not None:
-            lines += [("later", f"moments up to {present.local(plan.later)} can be restored: --at {exact(plan.later)}")]
+            lines += [("later", f"moments up to {local(plan.later)} can be restored: --at {exact(plan.later)}")]
     else:
         lines = moment_lines(plan.moment)
     lines += [("over" if plan.in_place else "to", f"{plan.target}  ({present.size(plan.free)} free there)")]

@@ -6,7 +6,7 @@ from typing import Any
 from portfolio_ops.cli import present
 from portfolio_ops.config import Site
 from portfolio_ops.errors import UsageError
-from portfolio_ops.moment import describe_moment, exact
+from portfolio_ops.moment import describe_moment, exact, local
 from portfolio_ops.restore.plan import choose, choose_event, just_before
 from portfolio_ops.restore.points import MomentPlan, plan_moment, windows
 from portfolio_ops.store.artifact import Artifact
@@ -48,7 +48,7 @@ def lines(moment: MomentPlan) -> list[tuple[str, str]]:
     return [
         ("wanted", describe_moment(moment.when)),
         ("restore", f"the point of {describe_moment(moment.found)}, {_apart(moment.when - moment.found)}"),
-        ("base", f"{moment.base.path.name}  (id {moment.base.id}), taken {present.local(moment.base.taken)}"),
+        ("base", f"{moment.base.path.name}  (id {moment.base.id}), taken {local(moment.base.taken)}"),
         ("replays", f"{files} increment{'' if files == 1 else 's'}" if files else "nothing: the base is that point"),
     ]
 

@@ -7,7 +7,7 @@ import click
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
-from portfolio_ops.moment import utc
+from portfolio_ops.moment import local, utc
 from portfolio_ops.store import catalogue
 
 
@@ -31,7 +31,7 @@ def command(context: Context, reference: str) -> ExitCode:
             ("id", artifact.id),
             ("kind", artifact.metadata.kind.value),
             ("file", str(artifact.path)),
-            ("taken", f"{present.local(artifact.taken)} ({utc(artifact.taken)})"),
+            ("taken", f"{local(artifact.taken)} ({utc(artifact.taken)})"),
             ("size", f"{artifact.bytes:,} bytes, {content.bytes:,} decoded"),
             ("sha-256", f"{content.sha256} (decoded)"),
             ("open with", f"zstd -d < {artifact.path.name}"),

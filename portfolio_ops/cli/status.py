@@ -13,7 +13,7 @@ from portfolio_ops.errors import ExitCode, PortfolioOpsError, UsageError
 from portfolio_ops.jobs import health
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.health import Health, JobHealth
-from portfolio_ops.moment import utc
+from portfolio_ops.moment import local, utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +159,7 @@ def _described(window: Reach | None) -> str:
         return "no moment can be restored yet, but for whole backups"
     holes = "1 hole" if window.holes == 1 else f"{window.holes} holes"
     gaps = f", but for {holes}: portfolio-ops list points" if window.holes else ""
-    return f"any moment from {present.local(window.first)} to {present.local(window.last)}{gaps}"
+    return f"any moment from {local(window.first)} to {local(window.last)}{gaps}"
 
 
 def job_rows(found: Health, now: datetime) -> list[list[str]]:
@@ -174,7 +174,7 @@ def job_rows(found: Health, now: datetime) -> list[list[str]]:
                 each.state,
                 "never" if each.success is None else present.ago(each.success, now),
                 "" if overdue is None else present.span(overdue),
-                "on event" if overdue is None else "no timer" if next_run is None else present.local(next_run),
+                "on event" if overdue is None else "no timer" if next_run is None else local(next_run),
                 str(each.count) if each.retention else "",
                 present.size(each.bytes) if each.retention else "",
                 each.retention,

@@ -19,6 +19,7 @@ from portfolio_ops.host.timers import TIMERS, service_state, status_text, timer_
 from portfolio_ops.jobs import health
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.health import Health
+from portfolio_ops.moment import local
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.retention import limit_of
@@ -80,7 +81,7 @@ def _clock(found: catalogue.Catalogue) -> Finding:
     said = _said(["timedatectl", "show", "--property=NTPSynchronized", "--value"])
     if said == "no":
         return advice("clock", "it is not kept by a time server", "apt-get install systemd-timesyncd")
-    return ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC" + (", kept by a time server" if said == "yes" else ""))
+    return ok("clock", local(now) + (", kept by a time server" if said == "yes" else ""))
 
 
 def _timers(site: Site) -> Iterator[Finding]:

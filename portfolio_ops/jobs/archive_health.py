@@ -7,6 +7,7 @@ from pathlib import Path
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.timers import archive_is_off
+from portfolio_ops.moment import local
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.look import BEHIND, change_counter_of
 from portfolio_ops.sqlite.place import located, side
@@ -60,7 +61,7 @@ class ArchiveHealth:
             return f"nothing is archived: {self.why}" if self.why else ""
         if self.off:
             return ""
-        since = f"since {self.last:%Y-%m-%d %H:%M:%S} UTC" if self.last is not None else "yet"
+        since = f"since {local(self.last)}" if self.last is not None else "yet"
         start = f"systemctl start portfolio-archive@{self.site}.service"
         return f"the archive does not run: no moment {since} can be restored ({start})"
 
@@ -70,9 +71,8 @@ def ended(site: Site) -> list[str]:
     found = noted(site.state)
     if found is None:
         return []
-    at = datetime.fromisoformat(found.at).astimezone()
     last = f" The last moment before: portfolio-ops restore database --at {found.last} --to FILE." if found.last else ""
-    words = f"{found.why} (found {at:%Y-%m-%d %H:%M:%S %Z}): look at what the database holds now.{last}"
+    words = f"{found.why} (found {local(datetime.fromisoformat(found.at))}): look at what the database holds now.{last}"
     return [f"{words} If all is as it should be: portfolio-ops archive accept"]
 
 

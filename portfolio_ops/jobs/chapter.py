@@ -9,6 +9,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.files import free_bytes, reserve_bytes
 from portfolio_ops.host.journal import unhurried
+from portfolio_ops.moment import local
 from portfolio_ops.sqlite.increment import RAW, Head, Link
 from portfolio_ops.sqlite.increment_writer import IncrementWriter
 from portfolio_ops.sqlite.lineage import TimelineEndedError
@@ -67,7 +68,8 @@ class Chapter:
         before = self.last or self._earliest
         if seen < before:
             if before - seen > _STEPS_BACK:
-                raise TimelineEndedError(f"the clock went back from {before} to {seen}", in_order=True)
+                words = f"the clock went back from {local(before)} to {local(seen)}"
+                raise TimelineEndedError(words, in_order=True)
             seen = before
         writer = self._writer_of(seen)
         self.require_named(seen)

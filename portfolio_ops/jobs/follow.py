@@ -16,6 +16,7 @@ from portfolio_ops.jobs.base import Base, Leads
 from portfolio_ops.jobs.chapter import Chapter
 from portfolio_ops.jobs.detect import Detector
 from portfolio_ops.jobs.following import ALIVE, EVERY, Orders, Rest, Stalls, begin_timeline
+from portfolio_ops.moment import local
 from portfolio_ops.restore.history import history_of
 from portfolio_ops.sqlite.increment import Link
 from portfolio_ops.sqlite.pin import Outcome, Pin
@@ -141,7 +142,7 @@ class Follower:
         return (index.salts, index.frames) != (self._index.salts, self._index.frames)
 
     def _status(self) -> str:
-        last = f"last restore point {self._chapter.last:%H:%M:%S} UTC" if self._chapter.last else "no restore point yet"
+        last = f"last restore point {local(self._chapter.last)}" if self._chapter.last else "no restore point yet"
         return f"Timeline {self.timeline}: {last}, {self._index.frames} frames in the WAL"
 
     def _flush_all(self) -> None:

@@ -21,6 +21,7 @@ from portfolio_ops.jobs.base import Base, Leads
 from portfolio_ops.jobs.chapter import Chapter, require_room
 from portfolio_ops.jobs.detect import Detector
 from portfolio_ops.jobs.following import ALIVE, EVERY, Orders, Rest, Stalls, begin_timeline
+from portfolio_ops.moment import local
 from portfolio_ops.restore.history import History, history_of
 from portfolio_ops.sqlite.difference import Difference, PageHashes
 from portfolio_ops.sqlite.increment import Increment, Link
@@ -211,7 +212,7 @@ class PageFollower:
         return max(0.0, min(moments) - now)
 
     def _status(self) -> str:
-        last = f"last restore point {self._chapter.last:%H:%M:%S} UTC" if self._chapter.last else "no restore point yet"
+        last = f"last restore point {local(self._chapter.last)}" if self._chapter.last else "no restore point yet"
         return f"Timeline {self.timeline}: {last}, a look every {self._interval:.0f} s at most"
 
     def _flush(self, *, insist: bool) -> bool:

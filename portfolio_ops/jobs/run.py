@@ -13,6 +13,7 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.files import remove_temporaries
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import pruning
+from portfolio_ops.moment import local
 from portfolio_ops.restore import keeping
 from portfolio_ops.store import catalogue, prune, retention, runs
 from portfolio_ops.store.artifact import Artifact, Kind
@@ -144,7 +145,8 @@ def _recorded(task: Task, work: Callable[[Task], list[Artifact]]) -> list[Artifa
     """Do the work between an opened and a closed record; the caller holds the job's lock."""
     died = runs.begin(task.site.state, task.job.name)
     if died is not None:
-        task.log.event(messages.RUN_DIED, f"The run of {task.job.name} that began {died.started} ended without a word")
+        began = local(datetime.fromisoformat(died.started))
+        task.log.event(messages.RUN_DIED, f"The run of {task.job.name} that began {began} ended without a word")
     try:
         remove_temporaries(task.folder)
         made = work(task)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from portfolio_ops.errors import BusyError, NotFoundError
+from portfolio_ops.moment import local
 
 ARCHIVING, PINNED = "archive", "archive-pin"
 """Locks of the archive: it runs; it has the database open, for while it only waits, nothing is archived."""
@@ -118,6 +119,6 @@ def _holder(descriptor: int) -> str:
     """Who holds the lock, as far as the file tells."""
     try:
         note = json.loads(os.pread(descriptor, 4096, 0))
-        return f"process {int(note['pid'])}, since {note['since']}"
+        return f"process {int(note['pid'])}, since {local(datetime.fromisoformat(note['since']))}"
     except (ValueError, KeyError, TypeError):
         return "a process that has just begun"

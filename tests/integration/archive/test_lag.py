@@ -1,9 +1,12 @@
 """A running archive that does not archive is a finding, as soon as that is certain."""
 
 import contextlib
+import os
+import re
 import sqlite3
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +51,25 @@ def test_what_was_committed_long_ago_and_is_not_archived_is_found(site: Site) ->
         assert "runs, and what was committed 30 minutes ago is not archived" in finding(site, 30.5 * MINUTE)
         with held(site.state, EXCHANGE, wait=timedelta(), on_wait=lambda _: None):
             assert finding(site, 30.5 * MINUTE) == ""  # a restore is given way to
+
+
+def test_what_people_read_has_the_hosts_clock(site: Site) -> None:
+    """The site's people compare it with what else they see: a finding, who holds a lock, and the clock itself."""
+
+    def said(*words: str, code: int) -> str:
+        command: list[str | Path] = [TOOL, "--config", site.file, *words]
+        zone = {**os.environ, "TZ": "XYZ-5"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=zone)
+        assert done.returncode == code, done.stderr
+        return f"{done.stdout}{done.stderr}"
+
+    with contextlib.closing(sqlite3.connect(site.database, isolation_level=None)) as program:
+        for _ in range(2):
+            said("archive", "once", code=0)
+            program.execute("INSERT INTO comments(body) VALUES('archived')")
+        said("archive", "once", code=0)
+    local = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d XYZ\b"
+    assert re.search(f"the archive does not run: no moment since {local} can be restored", said("status", code=10))
+    assert re.search(f"  clock +{local}", said("doctor", code=10))
+    with held(site.state, "daily", wait=timedelta(), on_wait=lambda _: None):
+        assert re.search(rf"daily lock \(process \d+, since {local}\)", said("backup", "daily", "--wait", "0", code=7))
