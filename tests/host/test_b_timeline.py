@@ -104,7 +104,8 @@ def test_under_load_increments_come_every_second(deployed: Host) -> None:
     assert deployed.site_commits() > commits + 100
     assert deployed.site()["errors"] == []
     assert re.fullmatch(
-        r"Timeline \S+: last restore point \d\d:\d\d:\d\d UTC, \d+ frames in the WAL", deployed.show(UNIT, "StatusText")
+        r"Timeline \S+: last restore point \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+, \d+ frames in the WAL",
+        deployed.show(UNIT, "StatusText"),
     )
 
 
