@@ -202,7 +202,7 @@ def require_none_removed(site: Site, database: Path) -> None:
     lost = removed.look(database, but=holder_of(site.state, ARCHIVING))
     if lost is not None:
         raise RefusedError(
-            f"{lost.text}: a restore would stop it, and that would be lost",
+            f"{lost.text}: for a restore it would have to end, and all of that with it",
             suggestion=f"{lost.cure}. If nothing of it is wanted: stop the site yourself, and try again",
         )
 

@@ -85,7 +85,7 @@ def test_a_restore_does_not_stop_a_site_that_alone_has_its_database(live: Stage,
     for words in (("--dry-run",), ("--yes",)):
         refused = live.asked("restore", "database", "--in-place", *words, code=4)["errors"][0]
         assert f"(process {pid}) has " in refused["message"]
-        assert "a restore would stop it, and that would be lost" in refused["message"]
+        assert "for a restore it would have to end, and all of that with it" in refused["message"]
         assert f"cp --preserve=mode,ownership /proc/{pid}/fd/" in refused["suggestion"]
         assert "If nothing of it is wanted: stop the site yourself" in refused["suggestion"]
     assert not (live.folder / "stops").exists()
@@ -107,7 +107,7 @@ def test_one_that_is_removed_while_a_restore_is_staged_stops_nothing(
     monkeypatch.setattr(exchange, "_dressed", removing)
     with (
         restore.alone(live.site, wait=timedelta()) as log,
-        pytest.raises(RefusedError, match="a restore would stop it") as refused,
+        pytest.raises(RefusedError, match="for a restore it would have to end") as refused,
     ):
         restore.restore_in_place(live.site, choose(live.site, "latest"), log, force="")
     assert "do NOT stop it" in refused.value.suggestion
