@@ -210,14 +210,9 @@ def load(file: Path) -> Site:
         NotFoundError: There is no such file.
         ConfigurationError: It has faults; `problems` has a line for each.
     """
-    name = file.name.removesuffix(".toml")
-    if not file.name.endswith(".toml") or not _SITE_NAME.fullmatch(name):
-        raise ConfigurationError(
-            [f"{file}: the name must be <site>.toml, the site of a-z, 0-9 and -"],
-            suggestion="rename the file; units carry the site's name",
-        )
+    name = _name_of(file)
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
     except FileNotFoundError as error:
         others = ", ".join(sorted(each.stem for each in file.parent.glob("*.toml")))
         create = f'create it with two lines:  [site]  and  root = "/path/of/{name}"'
@@ -227,6 +222,18 @@ def load(file: Path) -> Site:
         ) from error
     except OSError as error:
         raise ConfigurationError([f"{file}: cannot be read ({error.strerror})"]) from error
+    return parse(file, content)
+
+
+def parse(file: Path, content: bytes) -> Site:
+    """Check what stands in a site's file, or is to stand there.
+
+    Raises:
+        ConfigurationError: It has faults; `problems` has a line for each.
+    """
+    name = _name_of(file)
+    try:
+        document = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError([f"{file}: is not TOML: {error}"], suggestion="mend that line") from error
     problems: list[str] = []
@@ -237,6 +244,21 @@ def load(file: Path) -> Site:
     if problems:
         raise ConfigurationError(problems, suggestion="edit the file, then run: portfolio-ops config check")
     return _site(name, file, values, settings)
+
+
+def _name_of(file: Path) -> str:
+    """The site's name, which its file bears.
+
+    Raises:
+        ConfigurationError: It bears none.
+    """
+    name = file.name.removesuffix(".toml")
+    if not file.name.endswith(".toml") or not _SITE_NAME.fullmatch(name):
+        raise ConfigurationError(
+            [f"{file}: the name must be <site>.toml, the site of a-z, 0-9 and -"],
+            suggestion="rename the file; units carry the site's name",
+        )
+    return name
 
 
 def _settings(file: Path, document: dict[str, Any], problems: list[str]) -> list[Setting]:

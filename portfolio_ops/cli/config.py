@@ -1,10 +1,17 @@
 """`portfolio-ops config`: the effective settings."""
 
+import contextlib
+import sys
+from pathlib import Path
+
 import click
 
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
-from portfolio_ops.errors import ExitCode
+from portfolio_ops.config import Site, load, parse
+from portfolio_ops.errors import ConfigurationError, ExitCode, NotFoundError
+from portfolio_ops.host.identity import become_owner
+from portfolio_ops.store.left_behind import require_nothing
 
 
 @click.group("config")
@@ -31,15 +38,41 @@ def show(context: Context) -> ExitCode:
 
 
 @command.command("check")
+@click.option("--stdin", is_flag=True, help="Check what comes on standard input, before it takes the file's place.")
 @click.pass_obj
-def check(context: Context) -> ExitCode:
-    """Exit 2 with a line for every fault of the file, 0 if there is none."""
-    site = context.configured()
+def check(context: Context, *, stdin: bool) -> ExitCode:
+    """Exit 2 with a line for every fault of the file, 0 if there is none.
+
+    With --stdin, exit 4 if the site would get another folder of backups, and the former one holds some of its own.
+    """
+    site = _next(context.file()) if stdin else context.configured()
     return context.finish(
         "config check",
         {"site": site.name, "file": str(site.file)},
-        lambda: print(f"{site.file} is in order"),
+        lambda: print(f"{site.file} {'would be' if stdin else 'is'} in order"),
     )
+
+
+def _next(file: Path) -> Site:
+    """The site as it would be, once nothing speaks against it.
+
+    Raises:
+        ConfigurationError: It has faults.
+        RefusedError: Backups would be left behind.
+        PortfolioOpsError: What is in the former folder of backups may not be seen.
+    """
+    try:
+        site = parse(file, sys.stdin.buffer.read())
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            error.problems, suggestion="correct it where it comes from; the file that stands there was not touched"
+        ) from error
+    with contextlib.suppress(NotFoundError, ConfigurationError):  # there is none, or it says nothing of a folder
+        former = load(file)
+        if former.backups != site.backups:
+            become_owner(former.database, former.root)
+            require_nothing(former.backups, site.backups, site.name)
+    return site
 
 
 def _written(value: object) -> str:

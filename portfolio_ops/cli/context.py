@@ -28,8 +28,16 @@ class Context:
         Raises:
             PortfolioOpsError: No site, or faults in its file.
         """
+        return config.load(self.file())
+
+    def file(self) -> Path:
+        """The file of the site; where the site is named, there need be none.
+
+        Raises:
+            PortfolioOpsError: No site.
+        """
         file = Path(self._config_file).absolute() if self._config_file is not None else None
-        return config.load(config.find(file, self._site_name))
+        return config.find(file, self._site_name)
 
     def site(self) -> Site:
         """The site, this process having become the owner of its data.

@@ -90,12 +90,28 @@ def test_a_misspelt_variable_is_refused_by_name(deployed: Host) -> None:
 
 
 @ANSIBLE_ALONE
-def test_a_fault_in_a_site_stops_the_play_before_its_timers(deployed: Host) -> None:
+def test_settings_that_are_refused_leave_the_former_ones_in_place_and_the_jobs_running(deployed: Host) -> None:
     shop: dict[str, Any] = deployed.variables["portfolio_ops_sites"][0]
-    sites = [{**shop, "retention": {"daily": "30 days"}}]
-    done = deployed.droplet.play("deploy.yml", {"portfolio_ops_sites": [*sites, BLOG]})
-    assert done.returncode != 0
-    assert "retention.daily" in done.stdout
+    bad = {"retention": {"daily": "30 days"}}
+    deployed.run("mkdir", "-p", "/srv/fresh/data")
+    fresh = {"name": "fresh", "root": "/srv/fresh", **bad}
+    sites = [{**shop, **bad}, {**BLOG, "backups": "elsewhere"}, fresh]
+    laid = ("find", "/etc/portfolio-ops", "/etc/systemd/system", "/srv/fresh", "/srv/blog", "-maxdepth", "1")
+    looked = (*laid, "-not", "-name", "*-shm", "-printf", "%p %s %T@\n")
+    before = deployed.run(*looked)
+    for options in (("--check",), ()):
+        done = deployed.droplet.play("deploy.yml", {"portfolio_ops_sites": sites}, *options)
+        assert done.returncode != 0
+        for name in ("shop", "fresh"):
+            assert f"/etc/portfolio-ops/{name}.toml: retention.daily '30 days' is not a duration" in done.stdout
+        assert "backups would be /srv/blog/elsewhere, and not all that /srv/blog/kept holds is there" in done.stdout
+        assert "8099/hook" not in done.stdout  # a secret
+        assert changed(done.stdout) == 0
+    assert deployed.run(*looked) == before
+    assert "fresh" not in before.replace("/srv/fresh", "")
+    deployed.run("systemctl", "start", "portfolio-logs-rotate@shop.service", "portfolio-backup-social@blog.service")
+    assert deployed.show("portfolio-archive@shop.service", "ActiveState") == "active"
+    deployed.run("rm", "-r", "/srv/fresh")
 
 
 @ANSIBLE_ALONE
@@ -115,7 +131,7 @@ def test_a_site_below_home_comes_and_one_that_is_no_longer_listed_keeps_its_data
     }
     shop = deployed.variables["portfolio_ops_sites"][0]
     shop = {**shop, "credentials": {**shop["credentials"], "spare": "not for long"}}
-    deployed.deploy(portfolio_ops_sites=[shop, home])  # mends the fault above, too
+    deployed.deploy(portfolio_ops_sites=[shop, home])
     [name] = deployed.run("ls", f"{root}/backups/daily").split()
     assert deployed.run("stat", "-c", "%u:%g", f"{root}/backups/daily/{name}").strip() == "1003:1004"
     deployed.run("systemctl", "start", "portfolio-logs-rotate@home.service", "portfolio-check@home.service")

@@ -88,7 +88,7 @@ def test_a_secret_has_the_same_name_wherever_it_is_named_and_no_other_sites(tmp_
     assert len(kept) == len(sites)
     for site in sites:
         file = tmp_path / f"{site['name']}.toml"
-        given = {"portfolio_ops_site": site, "__portfolio_ops_api": {"token": False}}
+        given = {"portfolio_ops_site": site}
         file.write_text(templated(template("site.toml.j2"), **given))
         read_back = config.load(file)
         assert read_back.archive.stall_budget == timedelta(milliseconds=20)
