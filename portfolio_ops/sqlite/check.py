@@ -89,7 +89,8 @@ def _require_integrity(connection: apsw.Connection) -> str:
 
 
 def _require_none(connection: apsw.Connection, check: str) -> None:
-    found = [str(row[0]) for row in connection.execute(f"PRAGMA {check}({_PROBLEMS_MOST})")]
+    rows = connection.execute(f"PRAGMA {check}({_PROBLEMS_MOST})")
+    found = [line for row in rows for line in str(row[0]).splitlines()]  # one answer may hold several, below a heading
     if found != ["ok"]:
         raise VerificationError(f"{check} found: {'; '.join(found)}", suggestion=_SUGGESTION)
 

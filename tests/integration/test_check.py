@@ -1,5 +1,6 @@
 """Checking a copy of a database whose schema asks for what only the site's own program has."""
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_damage_is_found_all_the_same(tmp_path: Path, name: str) -> None:
     path.write_bytes(data)
     with pytest.raises(VerificationError):
         check_database(path)
+
+
+def test_what_is_damaged_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "copy.sqlite"
+    build(path, "CREATE TABLE works(name TEXT)")
+    data = bytearray(path.read_bytes())
+    data[36:40] = (5).to_bytes(4)  # how many free pages there are, says the header
+    path.write_bytes(data)
+    with pytest.raises(VerificationError) as caught:
+        check_database(path)
+    assert re.fullmatch(r"integrity_check found: \*\*\* in database main \*\*\*; Freelist: .+", caught.value.message)
 
 
 def test_such_a_site_is_backed_up_and_comes_back_and_it_is_said(site: Site, tmp_path: Path) -> None:
