@@ -19,8 +19,9 @@ from portfolio_ops.errors import ConfigurationError, NotFoundError, UsageError
 DIRECTORY = Path("/etc/portfolio-ops")
 ENVIRONMENT = "PORTFOLIO_OPS_CONFIG"
 
+SITE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
 _STATE = ".portfolio-ops"
-_SITE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def _name_of(file: Path) -> str:
         ConfigurationError: It bears none.
     """
     name = file.name.removesuffix(".toml")
-    if not file.name.endswith(".toml") or not _SITE_NAME.fullmatch(name):
+    if not file.name.endswith(".toml") or not SITE_NAME.fullmatch(name):
         raise ConfigurationError(
             [f"{file}: the name must be <site>.toml, the site of a-z, 0-9 and -"],
             suggestion="rename the file; units carry the site's name",
@@ -388,7 +389,7 @@ def find(config: Path | None, site: str | None) -> Path:
     if config is not None:
         return config
     if site is not None:
-        if not _SITE_NAME.fullmatch(site):
+        if not SITE_NAME.fullmatch(site):
             raise UsageError(f"{site!r} is not a site's name", suggestion="names are of a-z, 0-9 and -")
         return DIRECTORY / f"{site}.toml"
     if named := os.environ.get(ENVIRONMENT):

@@ -13,6 +13,7 @@ from portfolio_ops.moment import local, utc
 from portfolio_ops.restore import keeping
 from portfolio_ops.store import catalogue, verified
 from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.others import told
 from portfolio_ops.store.retention import Verdict
 
 HEADER = ("ID", "TAKEN", "AGE", "KIND", "SIZE", "VERIFIED", "FILE", "KEPT BECAUSE")
@@ -56,8 +57,8 @@ def _list_artifacts(context: Context, kind: str | None) -> ExitCode:
     def human() -> None:
         rows = artifact_rows(shown, memory, now)
         print(present.table(HEADER, rows) if rows else "nothing yet; make a backup: portfolio-ops backup daily")
-        for problem in problems:
-            click.echo(f"not an artifact: {present.printable(problem.reason)}", err=True)
+        for words in told(site.backups, problems):
+            click.echo(present.printable(words), err=True)
 
     return context.finish("list", data, human, ExitCode.FINDINGS if problems else ExitCode.OK)
 

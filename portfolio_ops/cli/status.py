@@ -14,6 +14,7 @@ from portfolio_ops.jobs import health
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.health import Health, JobHealth
 from portfolio_ops.moment import local, utc
+from portfolio_ops.store.others import told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ def _nagios(context: Context) -> int:
         print(f"PORTFOLIO-OPS UNKNOWN - {error}")
         return 3
     # What lies among the artifacts and is none is a warning; whatever else needs a person is critical.
-    level = 0 if not found.findings else 1 if len(found.findings) == len(found.problems) else 2
+    level = 0 if not found.findings else 1 if len(found.findings) == len(told(found.backups, found.problems)) else 2
     summary = "; ".join(found.findings) or f"{len(found.jobs)} jobs in order"
     performance = " ".join(
         f"'{each.job.name}'={int((now - each.success).total_seconds())}s" for each in found.jobs if each.success

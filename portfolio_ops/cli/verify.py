@@ -15,6 +15,7 @@ from portfolio_ops.jobs.verify import Found, newest_of_each_kind, verify
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact
 from portfolio_ops.store.catalogue import Catalogue
+from portfolio_ops.store.others import told
 
 
 def _share(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:  # noqa: ARG001
@@ -78,8 +79,8 @@ def command(
             for verdict in verdicts
         ]
         print(present.table(["", "ID", "FILE", "TOOK", "WHY"], rows) if rows else "there is nothing to verify yet")
-        for problem in problems:
-            click.echo(f"not an artifact: {present.printable(problem.reason)}", err=True)
+        for words in told(site.backups, problems):
+            click.echo(present.printable(words), err=True)
 
     found_all = {verdict.found for verdict in verdicts}
     code = ExitCode.FAILED if Found.UNKNOWN in found_all else ExitCode.OK

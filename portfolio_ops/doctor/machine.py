@@ -20,7 +20,7 @@ from portfolio_ops.jobs import health
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.health import Health
 from portfolio_ops.moment import local
-from portfolio_ops.store import catalogue
+from portfolio_ops.store import catalogue, others
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.retention import limit_of
 
@@ -39,6 +39,7 @@ def look(site: Site, told: Collection[str]) -> Iterator[Finding]:
     found = catalogue.scan(site.backups, site.name)
     yield _room(site, found)
     yield _clock(found)
+    yield from _others(site, found)
     yield from _timers(site)
     archive = list(_archive(site, assessed.archive))
     yield from archive
@@ -82,6 +83,14 @@ def _clock(found: catalogue.Catalogue) -> Finding:
     if said == "no":
         return advice("clock", "it is not kept by a time server", "apt-get install systemd-timesyncd")
     return ok("clock", local(now) + (", kept by a time server" if said == "yes" else ""))
+
+
+def _others(site: Site, found: catalogue.Catalogue) -> Iterator[Finding]:
+    """What bears another name; of a site that is configured here, its own jobs may be about to write more of it."""
+    for each in others.others(site.backups, found.problems):
+        file = site.file.with_name(f"{each.site}.toml")
+        shared = f"give each site a folder of its own: [site] backups in {file} and {site.file}"
+        yield fault("backups", each.text, shared if file.exists() else each.cure)
 
 
 def _timers(site: Site) -> Iterator[Finding]:
@@ -145,11 +154,12 @@ def _archive(site: Site, archive: ArchiveHealth | None) -> Iterator[Finding]:
 
 def _runs(assessed: Health, told: Collection[str]) -> Iterator[Finding]:
     """What `status` finds, but for the backend, which is asked here anyhow, and for what is told already."""
-    findings = [
-        each
-        for each in assessed.findings
-        if "backend is not well" not in each and not any(each.startswith(text) for text in told)
-    ]
+    known = (
+        "the backend is not well",
+        *told,
+        *(each.text for each in others.others(assessed.backups, assessed.problems)),
+    )
+    findings = [each for each in assessed.findings if not each.startswith(known)]
     for each in findings:
         yield fault("runs", each, "portfolio-ops status; journalctl -u 'portfolio-*'")
     if not findings:

@@ -54,7 +54,7 @@ def age_increments(site: Site, now: datetime, *, wait: timedelta) -> None:
     """
     log = Log(site=site.name, job="archive")
     try:
-        if not timeline.ids(site.backups):
+        if not timeline.own(site.backups, site.name):
             return
         with held(site.state, Kind.WAL.value, wait=wait, on_wait=lambda _: None):
             remove_temporaries(site.backups / Kind.WAL.folder)

@@ -139,7 +139,7 @@ def _ended(site: Site, log: Log, error: TimelineEndedError | DamagedWalError) ->
     """
     kind = messages.TIMELINE_ENDED if isinstance(error, TimelineEndedError) else messages.WAL_DAMAGED
     log.event(kind, f"The timeline ended: {error.message}", suggestion=error.suggestion)
-    name = next(reversed(timeline.ids(site.backups)), "")
+    name = next(reversed(timeline.own(site.backups, site.name)), "")
     if not (isinstance(error, TimelineEndedError) and error.in_order):
         newest = timeline.newest(site.backups, name, site.name) if name else None
         last = "" if newest is None else exact(newest.cuts[-1].seen)

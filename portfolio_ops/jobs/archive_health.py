@@ -83,7 +83,7 @@ def assess(site: Site, now: datetime) -> ArchiveHealth | None:
         None where nothing was ever archived, unless a daemon tries to in vain; without a database a site is a new one.
     """
     running, why = lock.is_held(site.state, lock.ARCHIVING), _why(site)
-    names = timeline.ids(site.backups)
+    names = timeline.own(site.backups, site.name)
     if not names:
         in_vain = running and bool(why) and site.database.exists()
         return ArchiveHealth(site.name, "", True, None, *_NO_LAG, why, False) if in_vain else None

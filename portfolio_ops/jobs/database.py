@@ -41,7 +41,9 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
         PortfolioOpsError: As the snapshot, the space, the disk or the verification failed; nothing is published.
     """
     site, kind, log, began = task.site, task.job.kind, task.log, time.monotonic()
-    last = next(reversed(timeline.ids(site.backups)), "")  # before the snapshot: what is taken now lies in it
+    last = next(
+        reversed(timeline.own(site.backups, site.name)), ""
+    )  # before the snapshot: what is taken now lies in it
     with Draft(task.folder) as draft:
         with _held_still(site) as (image, taken):
             _require_content(site, image)

@@ -35,7 +35,7 @@ def rehearse_archive(found: Rehearsal, folder: Path, since: datetime) -> None:
         folder: To restore to.
         since: When the last drill passed: what was lost before it, was told.
     """
-    if not timeline.ids(found.site.backups):
+    if not timeline.own(found.site.backups, found.site.name):
         found.evidence.append("nothing is archived: whole backups can be restored, moments between them cannot")
         return
     _read_back(found, since)

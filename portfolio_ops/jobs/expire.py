@@ -19,7 +19,7 @@ ARCHIVE = "archive"
 
 def expired_increments(site: Site, now: datetime) -> list[Path]:
     """What may go, oldest first."""
-    if not timeline.ids(site.backups):
+    if not timeline.own(site.backups, site.name):
         return []
     from portfolio_ops.restore import points  # noqa: PLC0415  (only where there is an archive)
     from portfolio_ops.restore.expiry import expired  # noqa: PLC0415

@@ -291,7 +291,7 @@ def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
     What came since must be held, too. Where all of it is in the main file already, the site's next write begins the WAL
     anew, before we have read it perhaps.
     """
-    names = timeline.ids(site.backups)
+    names = timeline.own(site.backups, site.name)
     if not names:
         return None
     memory = remembered(site.state)

@@ -127,7 +127,7 @@ class PageFollower:
     def _resumed(self, ended: str) -> _Start | None:
         """Go on with the newest timeline if what it ended with is known, or is what there is."""
         site, looker = self._site, self._looker
-        names = timeline.ids(site.backups)
+        names = timeline.own(site.backups, site.name)
         if not names or names[-1] == ended:
             return None
         history = history_of(site, names[-1])

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, PortfolioOpsError
@@ -22,7 +23,7 @@ from portfolio_ops.restore import record
 from portfolio_ops.setting import format_duration
 from portfolio_ops.sqlite import removed
 from portfolio_ops.sqlite.place import located, require_the_sites
-from portfolio_ops.store import catalogue, lock, requests, runs, verified
+from portfolio_ops.store import catalogue, lock, others, requests, runs, verified
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.catalogue import Problem
 from portfolio_ops.store.retention import limit_of
@@ -66,7 +67,8 @@ class Health:
     """A whole site.
 
     Attributes:
-        problems: What lies among the artifacts and is none.
+        backups: The folder of the artifacts.
+        problems: What lies among them and is none of the site's.
         drill: The latest one.
         archive: None where nothing was ever archived.
         unfinished: What waits for a person, in words: a database or a log that is gone, a database that is root's, an
@@ -77,6 +79,7 @@ class Health:
     """
 
     jobs: tuple[JobHealth, ...]
+    backups: Path
     problems: tuple[Problem, ...]
     drill: Report | None
     archive: ArchiveHealth | None
@@ -89,7 +92,7 @@ class Health:
     def findings(self) -> list[str]:
         """What needs a person, in words; empty if all is well."""
         words = [f"{health.job.name}: {health.why}" for health in self.jobs if health.state in FINDINGS]
-        words += [f"not an artifact: {problem.reason}" for problem in self.problems]
+        words += others.told(self.backups, self.problems)
         words += self.unfinished
         if self.archive is not None and self.archive.finding:
             words.append(self.archive.finding)
@@ -111,6 +114,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
             *(_job_health(site, job, found, timers.get(job.name), now) for job in JOBS if _is_shown(job, found)),
             _drill_health(site, found, timers.get(DRILL.name), now),
         ),
+        site.backups,
         found.problems,
         last_report(site),
         archive,

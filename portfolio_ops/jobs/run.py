@@ -195,7 +195,7 @@ def _is_put_off(found: Catalogue, log: Log) -> bool:
 def _pruned(site: Site, job: Job, found: Catalogue, log: Log) -> list[Artifact]:
     """Let go what retention lets go of a job's kind; the caller holds its lock."""
     for problem in found.problems:
-        if problem.path.parent.name == job.kind.folder:
+        if problem.path.parent.name == job.kind.folder and not problem.site:
             log.event(messages.ARTIFACT_PROBLEM, f"Not an artifact: {problem.reason}", file=problem.path.name)
     verdicts = keeping.verdicts(site, found.artifacts, datetime.now(UTC))
     gone: list[Artifact] = []

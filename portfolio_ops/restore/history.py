@@ -208,14 +208,14 @@ def position_of(artifact: Artifact) -> Position | None:
 
 
 def histories(site: Site, artifacts: Sequence[Artifact], *, remembered: bool = False) -> list[History]:
-    """Every timeline, in the order of `timeline.ids`. A backup belongs to the one that was the last when it was taken.
+    """Every timeline, in the order of `timeline.own`. A backup belongs to the one that was the last when it was taken.
 
     It says which. Backups of versions that did not are told by their time.
 
     Args:
         remembered: Take records from the site's memory where it has them; else all are read from the disk.
     """
-    names = timelines.ids(site.backups)
+    names = timelines.own(site.backups, site.name)
     if remembered:
         forget_all_but(site.state, names)
     return [_history(site, name, names, artifacts, site.state if remembered else None) for name in names]
@@ -224,7 +224,7 @@ def histories(site: Site, artifacts: Sequence[Artifact], *, remembered: bool = F
 def history_of(site: Site, name: str) -> History:
     """One timeline with its bases, as `histories` has it; records are taken from the site's memory."""
     artifacts = catalogue.databases(site.backups, site.name)
-    return _history(site, name, timelines.ids(site.backups), artifacts, site.state)
+    return _history(site, name, timelines.own(site.backups, site.name), artifacts, site.state)
 
 
 def _history(site: Site, name: str, names: Sequence[str], artifacts: Sequence[Artifact], state: Path | None) -> History:

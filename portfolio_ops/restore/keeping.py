@@ -21,7 +21,7 @@ def verdicts(site: Site, artifacts: Sequence[Artifact], now: datetime) -> list[V
 
 def _grounds(site: Site, artifacts: Sequence[Artifact]) -> dict[str, Ground]:
     """By ID, the backups with which moments begin. It is their positions that tell, not when they were taken."""
-    if not timeline.ids(site.backups):
+    if not timeline.own(site.backups, site.name):
         return {}
     from portfolio_ops.restore.history import histories  # noqa: PLC0415  (only where there is an archive)
 

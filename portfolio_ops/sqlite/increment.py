@@ -175,6 +175,19 @@ def scan(path: Path, remembered: bytes = b"") -> Increment:
     return Increment(path, head, chain, start, cuts, torn, damaged)
 
 
+def head_of(path: Path) -> Head:
+    """What a file says of itself, and nothing of what it holds.
+
+    Raises:
+        PortfolioOpsError: As `scan`.
+    """
+    descriptor = open_regular(path)
+    try:
+        return _read_head(descriptor, path)[0]
+    finally:
+        os.close(descriptor)
+
+
 def gap(before: Increment, after: Increment) -> str:
     """What is amiss between an increment and the next; empty where no state is missing.
 

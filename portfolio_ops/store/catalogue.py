@@ -8,16 +8,23 @@ from pathlib import Path
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError, UsageError
 from portfolio_ops.host.files import TEMPORARY_PREFIX
 from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind, read_artifact
+from portfolio_ops.store.whose import another, name_of
 
 LATEST = "latest"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file in an artifact folder that is no artifact of this site, and why. It counts for nothing."""
+    """A file in an artifact folder that is no artifact of this site, or a timeline of another. It counts for nothing.
+
+    Attributes:
+        reason: Why it is none.
+        site: The other site whose it is; empty where it is nobody's.
+    """
 
     path: Path
     reason: str
+    site: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,14 +53,14 @@ def scan(backups: Path, site: str, kinds: Iterable[Kind] = Kind) -> Catalogue:
             problems.append(Problem(folder, f"{folder} cannot be listed: {error.strerror}"))
             continue
         for path in paths:
-            if path.name.startswith(TEMPORARY_PREFIX) or (kind is Kind.WAL and path.is_dir()):
-                continue  # the timelines lie beside their bases
-            try:
-                artifacts.append(_artifact_of(path, kind, site))
-            except PortfolioOpsError as error:
-                problems.append(Problem(path, error.message))
-            except OSError as error:
-                problems.append(Problem(path, f"{path} cannot be read: {error.strerror}"))
+            if path.name.startswith(TEMPORARY_PREFIX):
+                continue
+            # The timelines lie beside their bases.
+            found = _timeline(path, site) if kind is Kind.WAL and path.is_dir() else _artifact(path, kind, site)
+            if isinstance(found, Artifact):
+                artifacts.append(found)
+            elif found is not None:
+                problems.append(found)
     artifacts.sort(key=lambda artifact: (artifact.taken, artifact.path.name))
     return Catalogue(tuple(artifacts), tuple(problems))
 
@@ -63,12 +70,23 @@ def databases(backups: Path, site: str) -> tuple[Artifact, ...]:
     return scan(backups, site, [kind for kind in Kind if kind.holds_database]).artifacts
 
 
-def _artifact_of(path: Path, kind: Kind, site: str) -> Artifact:
-    artifact = read_artifact(path)
-    if artifact.metadata.site != site:
-        raise PortfolioOpsError(f"{path} is an artifact of site {artifact.metadata.site!r}")
-    if artifact.metadata.kind is not kind:
-        raise PortfolioOpsError(f"{path} is of kind {artifact.metadata.kind.value}, in the folder of {kind.value}")
+def _timeline(folder: Path, site: str) -> Problem | None:
+    theirs = another(folder, site)
+    return Problem(folder, f"{folder} is a timeline of site {theirs!r}", theirs) if theirs else None
+
+
+def _artifact(path: Path, kind: Kind, site: str) -> Artifact | Problem:
+    try:
+        artifact = read_artifact(path)
+    except PortfolioOpsError as error:
+        return Problem(path, error.message)
+    except OSError as error:
+        return Problem(path, f"{path} cannot be read: {error.strerror}")
+    stated = artifact.metadata
+    if stated.site != site:
+        return Problem(path, f"{path} is an artifact of site {stated.site!r}", name_of(stated.site))
+    if stated.kind is not kind:
+        return Problem(path, f"{path} is of kind {stated.kind.value}, in the folder of {kind.value}")
     return artifact
 
 

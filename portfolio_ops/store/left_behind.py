@@ -18,11 +18,11 @@ def require_nothing(former: Path, present: Path, site: str) -> None:
         return
     before, after = catalogue.scan(former, site), catalogue.scan(present, site)
     artifacts = {each.id for each in before.artifacts} - {each.id for each in after.artifacts}
-    timelines = set(timeline.ids(former)) - set(timeline.ids(present))
+    timelines = set(timeline.own(former, site)) - set(timeline.own(present, site))
     known = {each.path.relative_to(present) for each in after.problems}
-    doubts = [each.reason for each in before.problems if each.path.relative_to(former) not in known]
-    if artifacts or timelines or doubts:
-        held = [f"artifacts: {len(artifacts)}, timelines: {len(timelines)}", *doubts[:1]]
+    unknown = [each for each in before.problems if not each.site and each.path.relative_to(former) not in known]
+    if artifacts or timelines or unknown:
+        held = [f"artifacts: {len(artifacts)}, timelines: {len(timelines)}", *(each.reason for each in unknown[:1])]
         move = shlex.join(["mv", "-T", str(former), str(present)])
         raise RefusedError(
             f"[site] backups would be {present}, and not all that {former} holds is there ({'; '.join(held)}): "

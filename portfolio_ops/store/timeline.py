@@ -19,9 +19,9 @@ from portfolio_ops.sqlite.increment import RAW, Increment, scan
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.records import Records
+from portfolio_ops.store.whose import SUFFIX, another
 
 _ID = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}\.\d{6}Z-[0-9a-f]{6}")
-SUFFIX = ".wal.zst"
 MINUTE, HOUR = 60, 3600
 """Resolutions of files that were merged, in seconds."""
 
@@ -70,11 +70,16 @@ def name_of(moment: datetime, resolution: int = RAW) -> str:
 
 
 def ids(backups: Path) -> list[str]:
-    """The timelines that there are, in the order in which they were begun: the last one is gone on with."""
+    """The timelines that there are, whosever, in the order in which they were begun."""
     folder = backups / Kind.WAL.folder
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if _ID.fullmatch(path.name) and path.is_dir())
+
+
+def own(backups: Path, site: str) -> list[str]:
+    """The timelines of a site, in the order in which they were begun: the last one is gone on with."""
+    return [name for name in ids(backups) if not another(folder_of(backups, name), site)]
 
 
 def newest_base(backups: Path, site: str) -> Artifact | None:

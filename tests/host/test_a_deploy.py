@@ -99,15 +99,15 @@ def test_settings_that_are_refused_leave_the_former_ones_in_place_and_the_jobs_r
     laid = ("find", "/etc/portfolio-ops", "/etc/systemd/system", "/srv/fresh", "/srv/blog", "-maxdepth", "1")
     looked = (*laid, "-not", "-name", "*-shm", "-printf", "%p %s %T@\n")
     before = deployed.run(*looked)
-    for options in (("--check",), ()):
+    for options in ((), ("--check",)):
         done = deployed.droplet.play("deploy.yml", {"portfolio_ops_sites": sites}, *options)
         assert done.returncode != 0
+        assert deployed.run(*looked) == before
         for name in ("shop", "fresh"):
             assert f"/etc/portfolio-ops/{name}.toml: retention.daily '30 days' is not a duration" in done.stdout
         assert "backups would be /srv/blog/elsewhere, and not all that /srv/blog/kept holds is there" in done.stdout
         assert "8099/hook" not in done.stdout  # a secret
         assert changed(done.stdout) == 0
-    assert deployed.run(*looked) == before
     assert "fresh" not in before.replace("/srv/fresh", "")
     deployed.run("systemctl", "start", "portfolio-logs-rotate@shop.service", "portfolio-backup-social@blog.service")
     assert deployed.show("portfolio-archive@shop.service", "ActiveState") == "active"

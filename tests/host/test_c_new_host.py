@@ -1,5 +1,6 @@
 """The worst: all backups are removed; the host is lost, and a copy of its backups is not."""
 
+import json
 import re
 import time
 
@@ -82,3 +83,33 @@ def test_backups_that_were_removed_are_missed_and_a_deployment_mends_it(deployed
     deployed.until(lambda: bool(deployed.tool("list", "points")["windows"]), "there are moments to restore")
     assert not [each for each in deployed.tool("status")["findings"] if "archive" in each or "folder" in each]
     deployed.run("rm", "-r", f"{ROOT}/lost")
+
+
+@ANSIBLE_ALONE
+def test_a_site_gets_another_name(deployed: Host) -> None:
+    put_aside, look, former = blocks("rename.md")
+    deployed.until(lambda: bool(deployed.tool("list", "points")["windows"]), "there are moments to restore")
+    before = deployed.files("daily")
+    deployed.run("bash", "-s", text=put_aside)
+    shop, blog = deployed.variables["portfolio_ops_sites"]
+    deployed.deploy(portfolio_ops_sites=[{**shop, "name": "store"}, blog])
+    store = ("portfolio-ops", "--site", "store", "--json")
+    deployed.until(
+        lambda: json.loads(deployed.run(*store, "list", "points"))["data"]["windows"] != [], "a new timeline begins"
+    )
+    deployed.run("bash", "-s", text=look)
+    deployed.run("bash", "-s", text=former)
+    assert deployed.try_run("test", "-e", "/etc/portfolio-ops/shop.toml").returncode != 0
+    assert deployed.run("ls", f"{ROOT}/backups-shop/daily").split() == before
+    assert deployed.show("portfolio-archive@shop.service", "ActiveState") == "inactive"
+    done = deployed.try_run(*store, "drill")
+    assert json.loads(done.stdout)["data"]["reasons"] == []
+    assert "shop" not in str(json.loads(deployed.run(*store, "status"))["data"]["findings"])
+    # And back: what was made as another site is put aside as well, not named, and stays.
+    deployed.run("systemctl", "stop", "portfolio@store.target", "portfolio-archive@store.service")
+    deployed.run("mv", "-T", f"{ROOT}/backups", f"{ROOT}/backups-store")
+    deployed.run("mv", "-T", f"{ROOT}/backups-shop", f"{ROOT}/backups")
+    deployed.deploy()
+    assert deployed.files("daily") == before
+    deployed.run("rm", "-r", f"{ROOT}/backups-store", "/root/former")
+    assert deployed.site()["errors"] == []

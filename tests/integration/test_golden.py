@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from portfolio_ops.store.artifact import Kind
-from portfolio_ops.store.timeline import SUFFIX
+from portfolio_ops.store.whose import SUFFIX
 from tests.integration.model import writer
 from tests.integration.model.product import Product
 

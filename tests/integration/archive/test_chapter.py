@@ -15,6 +15,7 @@ from portfolio_ops.sqlite.increment import scan
 from portfolio_ops.sqlite.lineage import TimelineEndedError
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.store import timeline
+from portfolio_ops.store.whose import SUFFIX
 from tests.integration.archive.oracle import Yard, state_of
 from tests.integration.archive.test_follow import check_every_point, last_state, newest_restored
 
@@ -83,10 +84,10 @@ def test_a_file_that_is_lost_while_it_is_written_costs_what_it_held_and_nothing_
         yard.write(0, pause=0.01)
         [name] = timeline.ids(yard.site.backups)
         folder = timeline.folder_of(yard.site.backups, name)
-        yard.until(lambda: any(folder.glob(f"*{timeline.SUFFIX}")), "something is archived")
+        yard.until(lambda: any(folder.glob(f"*{SUFFIX}")), "something is archived")
         if rests:
             yard.stop_writing(0)
-        lose(max(folder.glob(f"*{timeline.SUFFIX}")))
+        lose(max(folder.glob(f"*{SUFFIX}")))
         yard.until(lambda: len(timeline.ids(yard.site.backups)) > 1, "another timeline begins")
         assert "while it was in use" in yard.said()
         yard.wait_for_base(2)
