@@ -16,7 +16,7 @@ import apsw
 from portfolio_ops.config import Site
 from portfolio_ops.doctor.finding import Finding, advice, fault, ok
 from portfolio_ops.host.identity import as_root
-from portfolio_ops.restore.plan import who_holds
+from portfolio_ops.restore.plan import others_that_hold
 
 _MAGIC = b"SQLite format 3\0"
 _VERSION = re.compile(rb"\0(3\.\d{1,2}\.\d{1,2})\0")
@@ -28,7 +28,7 @@ _BACKPORTS = {(3, 44): 6, (3, 50): 7}
 def look(site: Site) -> Iterator[Finding]:
     """Ours, and those of the programs that run now."""
     yield _ours()
-    for holder in who_holds(Path(os.path.realpath(site.database))):
+    for holder in others_that_hold(site, Path(os.path.realpath(site.database))):
         version = version_in(holder.pid)
         if version is None:
             yield ok("SQLite", f"the version in {holder} was not found")

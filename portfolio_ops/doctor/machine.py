@@ -15,7 +15,7 @@ from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import backend
 from portfolio_ops.host.files import free_bytes, reserve_bytes
 from portfolio_ops.host.identity import as_root
-from portfolio_ops.host.timers import TIMERS, service_state, status_text, timer_states
+from portfolio_ops.host.timers import TIMERS, service_state, service_states, status_text, timer_states
 from portfolio_ops.jobs import health
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.health import Health
@@ -56,7 +56,8 @@ def _room(site: Site, found: catalogue.Catalogue) -> Finding:
     coming = sum(_coming(site, kind, found.of(kind)) for kind in _PERIODS)
     newest = catalogue.newest_database(found)
     staging = newest.metadata.content.bytes if newest is not None else 0
-    words = f"{free:,} bytes beyond the reserve; backups will grow by {coming:,}, a check of one takes {staging:,}"
+    room = f"{free:,} bytes beyond the reserve" if free >= 0 else f"{-free:,} bytes short of the reserve"
+    words = f"{room}; backups will grow by {coming:,}, a check of one takes {staging:,}"
     if free < coming + staging:
         return fault("room", words, "enlarge the volume, or shorten [retention] daily; see `prune --explain`")
     return ok("room", words)
@@ -102,6 +103,11 @@ def _timers(site: Site) -> Iterator[Finding]:
         return
     if not states:
         yield advice("timers", f"no timer of site {site.name} is installed", "deploy them with the Ansible role")
+        return
+    units = service_states(*(f"portfolio-{name}@{site.name}.timer" for name in TIMERS))
+    if len(units) == len(TIMERS) and all(unit.enabled and unit.active == "inactive" for unit in units.values()):
+        words = f"none of site {site.name} runs, and each would after the next boot: their target was stopped"
+        yield fault("timers", words, f"systemctl start portfolio@{site.name}.target")
         return
     for name in TIMERS:
         state, timer = states.get(name), f"portfolio-{name}@{site.name}.timer"

@@ -174,13 +174,12 @@ def plan_in_place(site: Site, artifact: Artifact) -> Plan:
     require_the_sites(target)
     _require_ours(target)
     running = backend.is_running(site.backend) if backend.is_known(site.backend) else None
-    archiver = holder_of(site.state, ARCHIVING)  # it lets go when it is asked to
     return Plan(
         artifact=artifact,
         target=target,
         in_place=True,
         exists=target.exists(),
-        holders=tuple(each for each in who_holds(target) if each.pid != archiver),
+        holders=tuple(others_that_hold(site, target)),  # the archive lets go when it is asked to
         running=running,
         foreign=foreign_site(site, artifact) + _foreign_database(target, artifact),
         free=free_bytes(target.parent),
@@ -191,6 +190,12 @@ def who_holds(database: Path) -> list[Holder]:
     """The processes that have the database or a side file of it open."""
     files = [identity_of(Path(f"{database}{side}")) for side in ("", *SIDES)]
     return holders(file for file in files if file is not None)
+
+
+def others_that_hold(site: Site, database: Path) -> list[Holder]:
+    """The processes that have it open, but for the site's own archive."""
+    archiver = holder_of(site.state, ARCHIVING)
+    return [each for each in who_holds(database) if each.pid != archiver]
 
 
 def require_none_removed(site: Site, database: Path) -> None:

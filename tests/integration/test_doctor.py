@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,9 +21,10 @@ import pytest
 from portfolio_ops.config import Site
 from portfolio_ops.doctor import data, engines, machine, sandbox
 from portfolio_ops.doctor.finding import Finding, Level
-from portfolio_ops.host.timers import ServiceState
+from portfolio_ops.host.timers import TIMERS, ServiceState, TimerState
 from portfolio_ops.jobs import health
-from portfolio_ops.store import runs
+from portfolio_ops.restore.plan import who_holds
+from portfolio_ops.store import catalogue, runs
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import ARCHIVING, held
 from tests.integration.test_jobs import planted
@@ -475,6 +477,53 @@ def test_an_archive_that_runs_and_archives_nothing_is_a_fault_told_once(
         shutil.rmtree(site.backups / "wal")
         site.database.unlink()
         assert health.assess(site, datetime.now(UTC)).archive is None
+
+
+def timers_of(site: Site, monkeypatch: pytest.MonkeyPatch, *, enabled: bool, active: str) -> list[Finding]:
+    """What is said of timers that are all so but the last, which is enabled and at rest."""
+    units = {name: f"portfolio-{name}@{site.name}.timer" for name in TIMERS}
+    services = {unit: ServiceState(enabled=enabled, active=active, said="") for unit in units.values()}
+    services[units[TIMERS[-1]]] = ServiceState(enabled=True, active="inactive", said="")
+    states = {
+        name: TimerState(None, None, services[unit].active == "active", "success") for name, unit in units.items()
+    }
+    monkeypatch.setattr(machine, "timer_states", lambda _: states)
+    monkeypatch.setattr(machine, "service_states", lambda *names: {name: services[name] for name in names})
+    monkeypatch.setattr(machine, "_said", lambda _: "enabled")
+    return list(machine._timers(site))
+
+
+def test_timers_whose_target_was_stopped_have_one_cure(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    [found] = timers_of(site, monkeypatch, enabled=True, active="inactive")
+    assert (found.level, found.cure) == (Level.FAULT, "systemctl start portfolio@shop.target")
+    for enabled, active, faults in ((False, "inactive", 5), (True, "active", 1)):
+        each = timers_of(site, monkeypatch, enabled=enabled, active=active)
+        cures = [one.cure for one in each if one.level is Level.FAULT]
+        assert len(cures) == faults
+        assert cures[-1] == "systemctl enable --now portfolio-drill@shop.timer"
+
+
+def test_room_below_the_reserve_is_told_as_what_is_missing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, words in ((1000, "1,000 bytes beyond the reserve; "), (-210_717_081, "210,717,081 bytes short of the ")):
+        monkeypatch.setattr(machine, "reserve_bytes", lambda _: 1 << 30)
+        monkeypatch.setattr(machine, "free_bytes", lambda _, free=free: (1 << 30) + free)
+        found = machine._room(site, catalogue.scan(site.backups, site.name))
+        assert found.text.startswith(words)
+        assert found.level is (Level.OK if free > 0 else Level.FAULT)
+
+
+def test_our_own_archive_is_none_of_the_programs_that_have_the_database_open(site: Site) -> None:
+    site.backups.mkdir()
+    archive = subprocess.Popen([TOOL, "--config", site.file, "archive", "run"], stderr=subprocess.DEVNULL)
+    try:
+        ends = time.monotonic() + 30
+        while archive.pid not in [each.pid for each in who_holds(site.database)]:
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        assert [each.text for each in engines.look(site)] == [f"ours is {apsw.sqlite_lib_version()}"]
+    finally:
+        archive.terminate()
+        archive.wait()
 
 
 def test_a_writer_at_its_own_offset_is_named(site: Site) -> None:
