@@ -90,6 +90,9 @@ def test_a_site_gets_another_name(deployed: Host) -> None:
     put_aside, look, former = blocks("rename.md")
     deployed.until(lambda: bool(deployed.tool("list", "points")["windows"]), "there are moments to restore")
     before = deployed.files("daily")
+    deployed.run("systemctl", "stop", "portfolio@shop.target", "portfolio-archive@shop.service")
+    timers = [each["cure"] for each in deployed.tool("doctor")["findings"] if each["subject"] == "timers"]
+    assert timers == ["systemctl start portfolio@shop.target"]
     deployed.run("bash", "-s", text=put_aside)
     shop, blog = deployed.variables["portfolio_ops_sites"]
     deployed.deploy(portfolio_ops_sites=[{**shop, "name": "store"}, blog])
