@@ -146,11 +146,11 @@ def test_status_shows_it_and_asks_for_a_person(site: Site, stuck: pytest.MonkeyP
 def test_a_merge_that_cannot_begin_is_none_of_the_backups_business(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_: Path) -> list[str]:
+    def fail(*_: object) -> list[str]:
         raise PortfolioOpsError("the folder cannot be listed")
 
     planted(site, Kind.DAILY, timedelta(days=2), "of-late")
-    monkeypatch.setattr("portfolio_ops.jobs.age.timeline", SimpleNamespace(ids=fail))
+    monkeypatch.setattr("portfolio_ops.jobs.age.timeline", SimpleNamespace(own=fail))
     monkeypatch.setattr("portfolio_ops.restore.keeping._grounds", lambda *_: {})
     monkeypatch.setattr("portfolio_ops.jobs.expire.expired_increments", lambda *_: [])
     assert backup_daily(site, wait=WAIT).made
