@@ -155,6 +155,8 @@ def test_the_archive_is_read_back_and_a_drill_restores_a_second_of_it(deployed: 
     deployed.run("systemctl", "start", "portfolio-drill@shop.service")
     evidence = json.loads(deployed.run("cat", f"{ROOT}/backups/.portfolio-ops/drill-report.json"))["evidence"]
     assert any("increments lead to what" in line for line in evidence), evidence
+    page = deployed.run("portfolio-ops", "--site", "shop", "report")
+    assert all(words in page for words in ("any second", "increments lead to what", "backup-daily"))
 
 
 def test_a_restart_under_load_is_nothing_to_the_site(deployed: Host) -> None:
