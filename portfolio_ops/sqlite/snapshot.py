@@ -33,6 +33,7 @@ from portfolio_ops.sqlite.connection import immutable, reading, require_usable
 from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.wal import frame_offset, newest_frames
 from portfolio_ops.sqlite.wal_index import read_wal_index
+from portfolio_ops.sqlite.wal_locks import others_are_connected
 
 if TYPE_CHECKING:
     from array import array
@@ -158,7 +159,9 @@ def snapshot(database: Path, scratch: Path) -> Iterator[Snapshot]:
             require_dense(main, path)  # not before: a journal that is rolled back makes it as long as that says
             journal_mode = str(connection.pragma("journal_mode"))
             if journal_mode == "wal":
-                yield _wal_snapshot(connection, descriptors, main, path)
+                shm = _opened(descriptors, side(path, "-shm"))
+                with _closed_for_the_site(connection, shm):
+                    yield _wal_snapshot(connection, descriptors, main, shm, path)
             else:
                 yield _copied_snapshot(connection, descriptors, main, scratch, journal_mode)
 
@@ -173,10 +176,12 @@ def reading_one_moment(database: Path, scratch: Path) -> Iterator[apsw.Connectio
     Raises:
         PortfolioOpsError: As `snapshot`.
     """
-    with reading(database) as connection:
+    with contextlib.ExitStack() as descriptors, reading(database) as connection:
         if connection.pragma("journal_mode") == "wal":
-            connection.execute("BEGIN")
-            yield connection
+            shm = _opened(descriptors, side(located(database), "-shm"))
+            with _closed_for_the_site(connection, shm):
+                connection.execute("BEGIN")
+                yield connection
             return
     with NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=scratch) as copy:
         with snapshot(database, scratch) as image:
@@ -188,6 +193,19 @@ def reading_one_moment(database: Path, scratch: Path) -> Iterator[apsw.Connectio
             yield connection
         finally:
             connection.close()
+
+
+@contextlib.contextmanager
+def _closed_for_the_site(connection: apsw.Connection, shm: int) -> Iterator[None]:
+    """Let our close leave no WAL where the site's last close would not have: it was stopped while we had it open.
+
+    What is put in the file's place then would be mixed with what the WAL holds. Of a site that had crashed before, the
+    WAL stays as it is.
+    """
+    is_live = others_are_connected(shm)
+    yield
+    if is_live and not others_are_connected(shm):
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
 
 
 def _opened(descriptors: contextlib.ExitStack, path: Path) -> int:
@@ -205,8 +223,9 @@ def _require_same_file(descriptor: int, database: Path) -> None:
         )
 
 
-def _wal_snapshot(connection: apsw.Connection, descriptors: contextlib.ExitStack, main: int, path: Path) -> Snapshot:
-    shm = _opened(descriptors, side(path, "-shm"))
+def _wal_snapshot(
+    connection: apsw.Connection, descriptors: contextlib.ExitStack, main: int, shm: int, path: Path
+) -> Snapshot:
     looked = datetime.now(UTC)
     connection.execute("BEGIN")
     connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()

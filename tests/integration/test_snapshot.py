@@ -22,7 +22,7 @@ from portfolio_ops.sqlite import wal_index
 from portfolio_ops.sqlite.check import check_database
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.place import side
-from portfolio_ops.sqlite.snapshot import snapshot
+from portfolio_ops.sqlite.snapshot import reading_one_moment, snapshot
 from tests.require import require_root
 
 Opener = Callable[..., Any]
@@ -317,6 +317,21 @@ def test_a_site_that_was_killed_keeps_its_wal(tmp_path: Path) -> None:
     taken(database, copy)
     require_balanced(copy)
     assert (database.read_bytes(), wal.read_bytes()) == before
+
+
+@pytest.mark.parametrize("read", [snapshot, reading_one_moment])
+def test_a_site_that_is_stopped_meanwhile_leaves_no_wal(tmp_path: Path, elsewhere: Opener, read: Any) -> None:
+    """Its last close was not the last: what is put in the file's place then must not be mixed with the WAL."""
+    database = tmp_path / "bank.sqlite"
+    bank(database)
+    site = elsewhere(database)
+    site.execute("INSERT INTO notes(body) VALUES('last')")
+    with read(database, tmp_path):
+        assert database.with_name("bank.sqlite-wal").stat().st_size
+        site.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["bank.sqlite"]
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT body FROM notes WHERE body = 'last'").fetchall()
 
 
 READER = """
