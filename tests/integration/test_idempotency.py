@@ -55,6 +55,7 @@ class Entry:
 
 ENTRIES: dict[str, list[Entry]] = {
     "alert": [Entry("alert portfolio-drill@shop.service", NOTHING)],
+    "archive accept": [Entry("archive accept", NOTHING)],
     "archive base": [Entry("archive base", Kind.WAL)],
     "archive gallery": [Entry("archive gallery", STATE)],
     "archive once": [Entry("archive once", STATE)],
@@ -72,6 +73,7 @@ ENTRIES: dict[str, list[Entry]] = {
     "logs rotate": [Entry("logs rotate", STATE)],
     "logs show": [Entry("logs show", NOTHING)],
     "prune": [Entry("prune --explain", NOTHING), Entry("prune --yes", STATE)],
+    "report": [Entry("report", NOTHING)],
     "restore database": [
         Entry("restore database latest --to {copies}/new.sqlite", NOTHING, codes=(0, 4)),
         Entry("restore database {daily} --in-place --dry-run", STATE, codes=(4, 4)),
