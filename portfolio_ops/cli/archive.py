@@ -110,10 +110,12 @@ def accept(context: Context) -> ExitCode:
     `status` tells of that until then, or until a restore in place. Nothing else is forgotten.
     """
     site = context.site()
-    words = next(iter(archive_health.ended(site)), None)
+    accepted = archive_health.ended(site)
     ended.accept(site.state)
-    said = f"accepted: {words}" if words else "nothing waits to be accepted"
-    return context.finish("archive accept", {"accepted": words}, lambda: print(present.printable(said)))
+    said = [f"accepted: {words}" for words in accepted] or ["nothing waits to be accepted"]
+    return context.finish(
+        "archive accept", {"accepted": accepted}, lambda: print(*map(present.printable, said), sep="\n")
+    )
 
 
 @command.command("base", hidden=True)

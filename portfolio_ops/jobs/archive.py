@@ -21,7 +21,6 @@ from portfolio_ops.jobs.follow import Follower
 from portfolio_ops.jobs.follow_pages import PageFollower
 from portfolio_ops.jobs.following import Orders
 from portfolio_ops.jobs.run import BASE, Outcome, run_job
-from portfolio_ops.moment import exact
 from portfolio_ops.sqlite.connection import explained as explained_by_sqlite
 from portfolio_ops.sqlite.lineage import TimelineEndedError
 from portfolio_ops.sqlite.look import has_wal, opened
@@ -139,13 +138,10 @@ def _ended(site: Site, log: Log, error: TimelineEndedError | DamagedWalError) ->
     """
     kind = messages.TIMELINE_ENDED if isinstance(error, TimelineEndedError) else messages.WAL_DAMAGED
     log.event(kind, f"The timeline ended: {error.message}", suggestion=error.suggestion)
-    name = next(reversed(timeline.own(site.backups, site.name)), "")
     if not (isinstance(error, TimelineEndedError) and error.in_order):
-        newest = timeline.newest(site.backups, name, site.name) if name else None
-        last = "" if newest is None else exact(newest.cuts[-1].seen)
         with contextlib.suppress(OSError):
-            note(site.state, Ended(exact(datetime.now(UTC)), last, error.message))
-    return name
+            note(site.state, Ended(datetime.now(UTC), error.message))
+    return next(reversed(timeline.own(site.backups, site.name)), "")
 
 
 def _tell(site: Site, log: Log, failure: PortfolioOpsError, failures: int) -> None:

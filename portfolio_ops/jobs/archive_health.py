@@ -7,7 +7,7 @@ from pathlib import Path
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.timers import archive_is_off
-from portfolio_ops.moment import local
+from portfolio_ops.moment import exact, local
 from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.look import BEHIND, change_counter_of
 from portfolio_ops.sqlite.place import located, side
@@ -67,13 +67,23 @@ class ArchiveHealth:
 
 
 def ended(site: Site) -> list[str]:
-    """That a timeline ended by another's doing, in words, until a person has seen to it."""
+    """The timelines that ended by another's doing, in words, until a person has seen to it."""
     found = noted(site.state)
-    if found is None:
+    if not found:
         return []
-    last = f" The last moment before: portfolio-ops restore database --at {found.last} --to FILE." if found.last else ""
-    words = f"{found.why} (found {local(datetime.fromisoformat(found.at))}): look at what the database holds now.{last}"
-    return [f"{words} If all is as it should be: portfolio-ops archive accept"]
+    from portfolio_ops.restore.points import last_before, windows  # noqa: PLC0415  (where nothing ended it is not read)
+
+    words, known = [], windows(site)
+    for each in found:
+        last = last_before(known, each.at)
+        command = (
+            "portfolio-ops list" if last is None else f"portfolio-ops restore database --at {exact(last)} --to FILE"
+        )
+        words.append(
+            f"{each.why} (found {local(each.at)}): look at what the database holds now. The last state before:"
+            f" {command}. If all is as it should be: portfolio-ops archive accept"
+        )
+    return words
 
 
 def assess(site: Site, now: datetime) -> ArchiveHealth | None:

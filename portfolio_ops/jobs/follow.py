@@ -32,6 +32,8 @@ _SEAL_FRAMES = 800
 """A WAL of so many frames is sealed: fewer than the 1,000 at which SQLite lets the site checkpoint."""
 
 _SEAL_AGAIN = 5.0
+_NEXT_CLOSE = 0.05
+"""Seconds after a close of the database in which no other is listened for: there may be thousands a second."""
 
 
 class Follower:
@@ -91,15 +93,16 @@ class Follower:
             pace = _Pace(time.monotonic())
             while True:
                 now = time.monotonic()
-                if is_left := pace.may_be_left(now) and not once and self._pin.is_alone:
-                    pace.left = now
-                is_due = pace.dirty and (now - pace.flushed >= EVERY or is_left or self._orders.stop or once)
+                is_left = not once and self._is_left(now, pace)
+                hurries = is_left and pace.hurries(now)
+                is_due = pace.dirty and (now - pace.flushed >= EVERY or hurries or self._orders.stop or once)
                 if is_due:
                     self._flush_all()
                     # A single pass leaves the generation as it is: only in that one can the next pass go on.
                     pace.flushed, pace.dirty, pace.sealed, pace.settled = now, False, once, once
                     pace.seal_at = now if self._index.frames >= _SEAL_FRAMES else now + _AT_REST
-                if not pace.sealed and (now >= pace.seal_at or is_left) and self._index.frames:
+                rests = is_left and not pace.dirty
+                if not pace.sealed and (now >= pace.seal_at or rests) and self._index.frames:
                     pace.sealed = self._seal()
                     pace.seal_at = now + _SEAL_AGAIN
                 if is_due and not once:
@@ -122,13 +125,18 @@ class Follower:
                 changed = self._rest.take(self._next(now, pace), self._status(), dirty=pace.dirty, closing=closing)
                 pace.dirty = changed or self._is_behind()
 
+    def _is_left(self, now: float, pace: "_Pace") -> bool:
+        """Whether the site has left the database; all of it is in the main file then."""
+        is_left = pace.may_be_left(now) and self._pin.leave_nothing()
+        if self._rest.is_closed:
+            pace.deaf_until = now + _NEXT_CLOSE
+        return is_left
+
     def _next(self, now: float, pace: "_Pace") -> float:
         """Seconds until there is something to do even if nothing happens."""
-        moments = [now + ALIVE, self._base.next_look(now)]
-        if pace.dirty:
-            moments.append(pace.flushed + EVERY)
+        moments = [now + ALIVE, self._base.next_look(now), *pace.moments(now)]
         if self._index.frames:
-            moments += pace.rests_at(now)
+            moments += pace.rests_at()
         if (due := self._detector.due()) is not None:
             moments.append(due)
         return max(0.0, min(moments) - now)
@@ -241,7 +249,8 @@ class _Pace:
     Attributes:
         flushed: When it last archived.
         seal_at: When the WAL is to be sealed at the latest.
-        left: When the site was last seen to have left the database.
+        left: When it last archived at once because the site had left the database.
+        deaf_until: When it is of interest again that somebody leaves it.
         dirty: Whether something may not be archived.
         sealed, settled: Whether the WAL is (`Pin.seal`, `Pin.settle`).
     """
@@ -249,23 +258,35 @@ class _Pace:
     flushed: float
     seal_at: float = 0.0
     left: float = 0.0
+    deaf_until: float = 0.0
     dirty: bool = True
     sealed: bool = True
     settled: bool = True
 
     def may_be_left(self, now: float) -> bool:
-        """Whether it is of interest that the site leaves the database.
+        """Whether to look if the site has left the database: where it is dirty or not sealed, and not at each close.
 
-        Its own last close would have copied all into the main file, which whoever stops it may replace at once. Of a
-        site that opens and closes for each commit, not each close is of interest.
+        Its own last close would have copied all into the main file, which whoever stops it may replace at once.
         """
-        return (self.dirty or not self.sealed) and now - self.left >= EVERY
+        return (self.dirty or not self.sealed) and now >= self.deaf_until
 
-    def rests_at(self, now: float) -> list[float]:
-        """When there is something to do if nothing is written."""
-        if self.sealed:
-            return [] if self.settled else [self.flushed + _AT_REST]
-        return [self.seal_at] if self.may_be_left(now) else [self.seal_at, self.left + EVERY]
+    def hurries(self, now: float) -> bool:
+        """Whether to archive at once because the site has left: not each time, where it leaves after each commit."""
+        if now - self.left < EVERY:
+            return False
+        self.left = now
+        return True
+
+    def moments(self, now: float) -> list[float]:
+        """When there is something to do if nothing happens, what `rests_at` says left out."""
+        deaf = [self.deaf_until] if self.deaf_until > now and (self.dirty or not self.sealed) else []
+        return [*deaf, *([self.flushed + EVERY] if self.dirty else [])]
+
+    def rests_at(self) -> list[float]:
+        """When there is something to do with the frames of the WAL, if none is written."""
+        if not self.sealed:
+            return [self.seal_at]
+        return [] if self.settled else [self.flushed + _AT_REST]
 
 
 @dataclass(frozen=True)

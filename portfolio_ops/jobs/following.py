@@ -45,25 +45,31 @@ class Rest:
 
     Args:
         names: The files of which a change is waited for.
+
+    Attributes:
+        is_closed: Whether the last rest was ended by the closing of a file.
     """
 
     def __init__(self, watch: Watch, names: set[Path]) -> None:
-        self._watch, self._names, self._told = watch, names, ""
+        self._watch, self._names, self._told, self.is_closed = watch, names, "", False
 
     def take(self, seconds: float, status: str, *, dirty: bool, closing: Path | None = None) -> bool:
-        """Rest until a change is told of; all of the time where there was one already. Gives whether there is one.
+        """Rest, and give whether there was a change: until then; where it is `dirty` already, all of the time.
 
         Args:
-            closing: The closing of this file ends it as well.
+            closing: The closing of this file ends it as well. It does not rest if that was not listened for before: it
+                may have been closed by now.
         """
         notify("WATCHDOG=1")
         if status != self._told:
             notify(f"STATUS={status}")
             self._told = status
+        self.is_closed = False
         if self._watch.closing(closing):
             return dirty
         # A busy site would wake us at each of its writes, to tell what we know.
         changed = self._watch.pause(seconds) if dirty else self._watch.wait(seconds)
+        self.is_closed = closing in changed
         return dirty or not self._names.isdisjoint(changed)
 
 

@@ -24,6 +24,7 @@ from portfolio_ops.store.artifact import Artifact, Kind, read_artifact
 from portfolio_ops.store.lock import ARCHIVING, holder_of
 
 _INSTANT = timedelta(microseconds=1)
+_LATELY = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Plan:
         free: Bytes free where it goes.
         moment: What is restored, if the artifact is only its base.
         later: The last moment that could be restored instead, if there is one after a whole backup.
-        fuller: The whole backup before it, if that holds much more.
+        fuller: The last whole backup of the week before it that held much more, if there is one.
     """
 
     artifact: Artifact
@@ -121,17 +122,20 @@ def _chosen(site: Site, reference: str) -> Artifact:
 
 
 def fuller_before(site: Site, artifact: Artifact) -> Artifact | None:
-    """The whole backup before one, where that holds much more: at least twice the rows, or a table that this one lacks.
+    """The last whole backup that held much more: at least twice the rows, or a table that this one lacks.
 
-    None where it does not, and of an artifact that is no backup of the site's own.
+    Only those of the week before it count. None where there is none, and of an artifact that is none of the site's own.
     """
     backups = [each for each in catalogue.databases(site.backups, site.name) if not each.put_away]
-    before = next((each for each in reversed(backups) if each.taken < artifact.taken), None)
-    if before is None or artifact not in backups:
+    before = [each for each in backups if timedelta() < artifact.taken - each.taken <= _LATELY]
+    rows: dict[str, int] = artifact.metadata.details.get("rows", {})
+
+    def is_much_more(had: dict[str, int]) -> bool:
+        return sum(had.values()) >= 2 * max(1, sum(rows.values())) or bool(had.keys() - rows.keys())
+
+    if artifact not in backups:
         return None
-    had, has = (each.metadata.details.get("rows", {}) for each in (before, artifact))
-    much_more = sum(had.values()) >= 2 * max(1, sum(has.values())) or had.keys() - has.keys()
-    return before if much_more else None
+    return next((each for each in reversed(before) if is_much_more(each.metadata.details.get("rows", {}))), None)
 
 
 def plan_beside(site: Site, artifact: Artifact, target: Path) -> Plan:

@@ -132,6 +132,20 @@ def holes(found: Sequence[Window]) -> list[Hole]:
     return result
 
 
+def last_before(found: Sequence[Window], when: datetime) -> datetime | None:
+    """The last moment that can be restored and is not later than another; None where there is none.
+
+    Args:
+        found: As `windows` gives them.
+    """
+    moments = []
+    for window in found:
+        if window.first <= when:
+            cut = window.cut_of(when)
+            moments.append(window.first if cut is None else cut[1].seen)
+    return max(moments, default=None)
+
+
 def plan_moment(site: Site, when: datetime) -> MomentPlan:
     """The way to the last restore point that is not later than a moment.
 

@@ -87,6 +87,7 @@ class Looker:
     def __init__(self, path: Path, main: int, connection: apsw.Connection, scratch: Path) -> None:
         self._path, self._main, self._connection, self._scratch = path, main, connection, scratch
         self._last: _State | None = None
+        self._held_pages = bool(connection.pragma("page_count"))
         self.page_size = int(connection.pragma("page_size"))
         self.looked = datetime.now(UTC)
         self.cost = self.held = 0.0
@@ -127,7 +128,7 @@ class Looker:
             What `read` gave; None if nothing was changed since the last look: then nothing was read.
 
         Raises:
-            TimelineEndedError: The file was replaced, or the site has changed its page size or its journal mode.
+            TimelineEndedError: The file was replaced or emptied, or the site has changed page size or journal mode.
             RefusedError: It is empty.
             RestlessError: It could not be read.
             apsw.BusyError: The lock was not got for 10 s.
@@ -214,11 +215,13 @@ class Looker:
     def _require_same_kind(self) -> None:
         if self._connection.pragma("journal_mode") == "wal":
             raise TimelineEndedError("the site has given the database a WAL", in_order=True)
+        if not self._connection.pragma("page_count"):
+            if self._held_pages:
+                raise TimelineEndedError(f"{self._path} was emptied while it was in use")
+            raise RefusedError(f"{self._path} is empty", suggestion="it is archived once the site has written into it")
         page_size = int(self._connection.pragma("page_size"))
         if page_size != self.page_size:
             raise TimelineEndedError(f"the page size changed from {self.page_size} to {page_size}", in_order=True)
-        if not self._connection.pragma("page_count"):
-            raise RefusedError(f"{self._path} is empty", suggestion="it is archived once the site has written into it")
 
 
 @contextlib.contextmanager

@@ -120,6 +120,7 @@ class Pin:
         self._may_end = self._whole = self._last.frames == self._last.backfilled
         self._written = self._main_written()
         self._settled: WalIndex | None = None
+        self._left: WalIndex | None = None
         self.look()
 
     @property
@@ -140,13 +141,15 @@ class Pin:
         """
         self.looked = datetime.now(UTC)
         index = read_wal_index(self._shm)
-        written = self._whole and self._main_written() != self._written
+        rests = self._whole or (self._left is not None and self._left == index)
+        written = rests and self._main_written() != self._written
         try:
             for path, descriptor in self._files.items():
                 require_same_file(descriptor, path)
             require_continuation(self._last, index, may_end=self._may_end, written=written)
         except TimelineEndedError:
-            self._empty_wal(index)
+            if rests:
+                self._empty_wal(index)
             raise
         # A TRUNCATE may have come between the two looks; then the index has changed as well.
         if not holds_all(self.wal, index, self.page_size) and read_wal_index(self._shm) == index:
@@ -161,7 +164,7 @@ class Pin:
         Whoever opens the database next, when nobody has it open, takes the WAL for what a crash has left, and would
         replay it over the file that was put there. A WAL that holds more than the main file is left to SQLite.
         """
-        if not self._whole or index.frames != index.backfilled:
+        if index.frames != index.backfilled:
             return
         database, wal, _ = self._files
         with contextlib.suppress(apsw.Error, OSError, PortfolioOpsError, subprocess.SubprocessError):
@@ -178,11 +181,6 @@ class Pin:
                 target = str(wal).removesuffix("-wal")  # where a link in the database's place led to
                 command = [sys.executable, "-c", _EMPTY, target, str(_EMPTYING_MILLISECONDS)]
                 subprocess.run(command, check=True, timeout=_EMPTYING_SECONDS)  # noqa: S603  (no shell, all our own)
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether nobody else has the database open: the site was stopped, and expects no WAL to be left."""
-        return not others_are_connected(self._shm)
 
     @property
     def inode(self) -> int:
@@ -218,6 +216,36 @@ class Pin:
         self._may_end = self._whole = index.frames == index.backfilled
         self._written = self._main_written()
         return index
+
+    def leave_nothing(self) -> bool:
+        """Copy all of the WAL into the main file, if nobody else has the database open; gives whether nobody has.
+
+        The site was stopped then, and who stops it may put another file in the place of that one at once. So it is done
+        before anything is archived: a mark stays held, under which no WAL is begun anew.
+
+        Raises:
+            TimelineEndedError: As `look`.
+            apsw.Error: The checkpoint failed. A mark is held all the same.
+        """
+        if others_are_connected(self._shm):
+            return False
+        _begin(self._spare)
+        try:
+            index = self.look()
+        except BaseException:
+            self._spare.execute("ROLLBACK")
+            raise
+        if index.backfilled == index.frames:
+            self._spare.execute("ROLLBACK")  # it may hold lock 0, under which what is not archived could be overwritten
+            return True
+        self._holder.execute("ROLLBACK")
+        self._holder, self._spare = self._spare, self._holder
+        self._may_end = self._whole = False
+        frames, done = self._checkpoint()
+        if done == frames:
+            self._written = self._main_written()
+            self._left = self.look()
+        return True
 
     def seal(self, archive: Callable[[WalIndex], None], budget: float) -> Seal:
         """End a generation with nothing of it unseen, so that the WAL does not grow for ever.

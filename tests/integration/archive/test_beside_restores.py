@@ -107,6 +107,10 @@ def test_a_restore_has_seen_to_it_as_well(stage: Stage) -> None:
     ]
     plan = stage.call("restore", "database", fuller["id"], "--to", str(stage.folder / "x.sqlite"), "--dry-run").stdout
     assert "held much more" not in plan
+    stage.call("backup", "daily")
+    again = stage.asked("restore", "database", "--to", str(stage.folder / "x.sqlite"), "--dry-run")["data"]["plan"]
+    assert again["artifact"]["kind"] == "daily"
+    assert again["fuller"]["id"] == fuller["id"], "the backup before it is not the only one that counts"
     stage.call("restore", "database", fuller["id"], "--in-place", "--yes", "--force", "it was emptied")
     assert ended(stage) == []
 

@@ -322,7 +322,7 @@ def test_another_journal_mode_is_another_timeline(yard: Yard) -> None:
     changed(yard, "PRAGMA journal_mode=wal")
     yard.until(lambda: len(timeline.ids(yard.site.backups)) == 2, "another timeline begins")
     assert "given the database a WAL" in yard.said()
-    assert ended.noted(yard.site.state) is None, "the site itself did it"
+    assert not ended.noted(yard.site.state), "the site itself did it"
     yard.wait_for_base(2)
     committed(yard)
     time.sleep(1.5)

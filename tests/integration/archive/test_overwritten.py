@@ -5,6 +5,7 @@ of both.
 """
 
 import contextlib
+import os
 import shutil
 import signal
 import sqlite3
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from portfolio_ops.jobs import archive_health
 from portfolio_ops.moment import exact
 from portfolio_ops.restore.points import windows
 from portfolio_ops.sqlite.wal_index import wal_index_of
@@ -329,3 +331,36 @@ def test_a_copy_that_keeps_its_time_is_told_of(yard: Yard) -> None:
     assert "missing-lost" not in verified(yard, 0)
     shutil.copy2(copy, yard.database)  # cp -p
     assert "missing-lost" in verified(yard, 9)
+
+
+def told(yard: Yard) -> list[str]:
+    """What `status` says of it."""
+    return archive_health.ended(yard.site)
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_one_that_was_emptied_is_told_with_the_state_before(tmp_path: Path, mode: str) -> None:
+    """Also where nothing was committed since the base was made, and where the site has made its tables anew."""
+    yard = Yard(tmp_path, journal_mode=mode)
+    try:
+        before = state_of(yard.database)
+        yard.start_archive()
+        yard.wait_for_base()
+        time.sleep(1.5)
+        os.truncate(yard.database, 0)
+        yard.until(lambda: bool(told(yard)), "it is told")
+        with contextlib.closing(sqlite3.connect(yard.database, isolation_level=None)) as connection:
+            connection.executescript(
+                f"PRAGMA journal_mode={mode}; CREATE TABLE counters(w INTEGER PRIMARY KEY, n INTEGER)"
+            )
+        yard.until(lambda: len(names(yard)) > 1, "another timeline begins")
+        [words] = told(yard)
+        moment = words.partition("--at ")[2].split()[0]
+        subprocess.run(
+            [TOOL, "--config", yard.file, "restore", "database", "--at", moment, "--to", tmp_path / "before.sqlite"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        assert state_of(tmp_path / "before.sqlite") == before
+    finally:
+        yard.end()

@@ -39,15 +39,15 @@ def test_nobody_else_has_it_open_from_the_last_close(tmp_path: Path, kill: bool)
         assert site.stdin is not None
         assert site.stdout is not None
         assert site.stdout.readline() == "open\n"
-        assert not pin.is_alone
+        assert not pin.leave_nothing()
         if kill:
             site.send_signal(signal.SIGKILL)
             site.wait()
         else:
             site.stdin.write("\n")
             assert site.stdout.readline() == "closed\n"
-            assert not pin.is_alone, "one of its connections is open still"
+            assert not pin.leave_nothing(), "one of its connections is open still"
             site.stdin.write("\n")
             assert site.stdout.readline() == "closed\n"
-        assert pin.is_alone
+        assert pin.leave_nothing()
         site.kill()
