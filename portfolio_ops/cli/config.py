@@ -70,7 +70,7 @@ def _next(file: Path) -> Site:
     with contextlib.suppress(NotFoundError, ConfigurationError):  # there is none, or it says nothing of a folder
         former = load(file)
         if former.backups != site.backups:
-            become_owner(former.database, former.root)
+            become_owner(former.database, former.root, former.backups)
             require_nothing(former.backups, site.backups, site.name)
     return site
 

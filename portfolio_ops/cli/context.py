@@ -46,7 +46,7 @@ class Context:
             PortfolioOpsError: As `configured`; or the site is not there; or this user may not act for it.
         """
         site = self.configured()
-        become_owner(site.database, site.root)
+        become_owner(site.database, site.root, site.backups)
         return site
 
     def site_as_root(self) -> Site:
@@ -57,7 +57,7 @@ class Context:
         """
         site = self.configured()
         _require_roots_file(site.file)
-        act_as_owner(site.database, site.root)
+        act_as_owner(site.database, site.root, site.backups)
         return site
 
     def finish(

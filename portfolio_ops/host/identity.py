@@ -8,6 +8,7 @@ units do not have, so root steps down too, and a command run by hand does just w
 import contextlib
 import os
 import pwd
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from portfolio_ops.errors import NotFoundError, NotPermittedError
 from portfolio_ops.host.files import real_inside
 
 
-def owner_of(database: Path, root: Path) -> tuple[int, int]:
+def owner_of(database: Path, root: Path, backups: Path) -> tuple[int, int]:
     """The (uid, gid) that owns the site: the database's; where there is none yet, that of its folder, or of the root.
 
-    A database of root's in a folder of another's was copied there by root: it is the folder's owner's then.
+    A database of root's in a folder of another's is that of a backend that runs as root, or root copied it there. Whose
+    the site is was settled when it was deployed, and the folder of backups tells: root's, it is root's; else it is the
+    folder's owner's.
 
     Raises:
         NotFoundError: None of them exists.
@@ -27,7 +30,7 @@ def owner_of(database: Path, root: Path) -> tuple[int, int]:
     below = Path(os.path.normpath(database)).is_relative_to(os.path.normpath(root))
     folder = real_inside(database.parent, root if below else database.parent)
     file, above, top = map(_status, (real_inside(database, folder), folder, Path(os.path.realpath(root))))
-    if file is not None and above is not None and file.st_uid == 0 != above.st_uid:
+    if file and above and is_roots_in_anothers(file, above) and not _is_kept_by_root(backups, root):
         file = None
     owned = file or above or top
     if owned is None:
@@ -37,6 +40,22 @@ def owner_of(database: Path, root: Path) -> tuple[int, int]:
     return owned.st_uid, owned.st_gid
 
 
+def is_roots_in_anothers(file: os.stat_result, folder: os.stat_result) -> bool:
+    """Whether a database is root's, and its folder another's."""
+    return file.st_uid == 0 != folder.st_uid
+
+
+def _is_kept_by_root(backups: Path, root: Path) -> bool:
+    """Whether the folder of backups is root's. What a link below the root leads to is what its owner has chosen."""
+    path = Path(os.path.normpath(backups))
+    if path.is_relative_to(top := os.path.normpath(root)):
+        path = Path(os.path.realpath(top)) / path.relative_to(top)
+        if os.path.realpath(path) != str(path):
+            return False
+    status = _status(path)
+    return status is not None and stat.S_ISDIR(status.st_mode) and status.st_uid == 0
+
+
 def _status(path: Path) -> os.stat_result | None:
     try:
         return path.lstat()
@@ -44,14 +63,14 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def become_owner(database: Path, root: Path) -> None:
+def become_owner(database: Path, root: Path, backups: Path) -> None:
     """Give up root for the site's owner, for good; where already the owner, do nothing.
 
     Raises:
         NotPermittedError: The caller is neither root nor the owner.
         NotFoundError: The site is not there.
     """
-    uid, gid = owner_of(database, root)
+    uid, gid = owner_of(database, root, backups)
     if os.geteuid() == uid:
         return
     if os.geteuid() != 0:
@@ -64,7 +83,7 @@ def become_owner(database: Path, root: Path) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def act_as_owner(database: Path, root: Path) -> None:
+def act_as_owner(database: Path, root: Path, backups: Path) -> None:
     """Do everything as the site's owner from now on, but for what is done `as_root`.
 
     A restore in place needs both: the files are the owner's, and a link that the owner planted must not be followed
@@ -74,7 +93,7 @@ def act_as_owner(database: Path, root: Path) -> None:
         NotPermittedError: The caller is not root.
         NotFoundError: The site is not there.
     """
-    uid, gid = owner_of(database, root)
+    uid, gid = owner_of(database, root, backups)
     if os.geteuid() != 0:
         raise NotPermittedError(
             "a restore in place takes root: it stops the backend, and looks at every process for the open database",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from portfolio_ops.errors import NotFoundError, NotPermittedError, RefusedError
 from portfolio_ops.host.files import open_regular, real_inside, require_plain
+from portfolio_ops.host.identity import is_roots_in_anothers
 
 SIDES = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database, by the endings of the names."""
@@ -32,10 +33,11 @@ def located(database: Path) -> Path:
 
 
 def require_the_sites(path: Path) -> None:
-    """Refuse a database that is root's in a folder of another's: somebody copied it there as root.
+    """Refuse a database that is root's in a folder of another's, unless this acts as root: somebody copied it there.
 
-    What SQLite makes beside it, it gives to root, and the site could not start again. Who runs as root has a folder of
-    root's.
+    What SQLite makes beside it, it gives to root, and the site could not start again. Who acts as root does so because
+    the site is root's (`owner_of`). The cure is right for a backend that runs as root, too: it can write the file all
+    the same, and SQLite gives what it makes beside it to the file's owner.
 
     Args:
         path: Of the database; no link. Nothing may be there.
@@ -44,14 +46,14 @@ def require_the_sites(path: Path) -> None:
         NotPermittedError: It is.
     """
     try:
-        owners = path.lstat().st_uid, path.parent.stat().st_uid
+        file, folder = path.lstat(), path.parent.stat()
     except FileNotFoundError:
         return
-    if owners[0] == 0 != owners[1]:
+    if os.geteuid() != 0 and is_roots_in_anothers(file, folder):
         files = [path, *(each for each in (side(path, ending) for ending in SIDES) if each.exists())]
         raise NotPermittedError(
             f"{path} is root's, and its folder is not: the site and the jobs cannot write it"
-            " (one that runs as root needs a folder of root's)",
+            " (a backend that runs as root can, also when it is the folder's owner's)",
             suggestion=shlex.join(["chown", f"--reference={path.parent}", *map(str, files)]),
         )
 

@@ -19,6 +19,7 @@ from tests.require import require_root
 ANSIBLE = Path(__file__).parents[2] / "ansible"
 ROLE = ANSIBLE / "roles/portfolio_ops"
 LOADER = DataLoader()
+NONE = {"exists": False}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -105,6 +106,7 @@ def test_a_secret_has_the_same_name_wherever_it_is_named_and_no_other_sites(tmp_
 def test_a_sites_owner_is_whom_the_tool_takes_for_it(tmp_path: Path) -> None:
     require_root("whom the role takes for the owner of a site")
     database = tmp_path / "data/portfolio.sqlite"
+    backups = tmp_path / "backups"
     database.parent.mkdir()
     os.chown(tmp_path, 1001, 1002)
     os.chown(database.parent, 1003, 1004)
@@ -127,29 +129,36 @@ def test_a_sites_owner_is_whom_the_tool_takes_for_it(tmp_path: Path) -> None:
         )
         return int(found["uid"]), int(found["gid"])
 
-    assert owner() == owner_of(database, tmp_path) == (1003, 1004)
+    assert owner() == owner_of(database, tmp_path, backups) == (1003, 1004)
     database.touch()
     os.chown(database, 1005, 1006)
-    assert owner() == owner_of(database, tmp_path) == (1005, 1006)
+    assert owner() == owner_of(database, tmp_path, backups) == (1005, 1006)
     os.chown(database, 0, 0)
-    assert owner_of(database, tmp_path) == (1003, 1004)  # the role refuses it
+    assert owner_of(database, tmp_path, backups) == (1003, 1004)  # the role refuses it
+    backups.mkdir()
+    assert owner() == owner_of(database, tmp_path, backups) == (0, 0)
+    os.chown(backups, 1003, 1004)
+    assert owner_of(database, tmp_path, backups) == (1003, 1004)  # the role refuses it
     os.chown(database.parent, 0, 0)
-    assert owner() == owner_of(database, tmp_path) == (0, 0)
+    assert owner() == owner_of(database, tmp_path, backups) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    ("database", "folder", "passes"),
+    ("database", "folder", "kept", "passes"),
     [
-        ({"exists": False}, 1003, True),
-        ({"exists": True, "uid": 1003}, 1003, True),
-        ({"exists": True, "uid": 0}, 0, True),
-        ({"exists": True, "uid": 0}, 1003, False),
+        ({"exists": False}, 1003, NONE, True),
+        ({"exists": True, "uid": 1003}, 1003, NONE, True),
+        ({"exists": True, "uid": 0}, 0, NONE, True),
+        ({"exists": True, "uid": 0}, 1003, NONE, False),
+        ({"exists": True, "uid": 0}, 1003, {"exists": True, "isdir": True, "uid": 1003}, False),
+        ({"exists": True, "uid": 0}, 1003, {"exists": True, "isdir": False, "uid": 0}, False),
+        ({"exists": True, "uid": 0}, 1003, {"exists": True, "isdir": True, "uid": 0}, True),
     ],
 )
-def test_a_database_of_roots_in_anothers_folder_is_not_deployed(
-    database: dict[str, Any], folder: int, *, passes: bool
+def test_a_database_of_roots_in_anothers_folder_is_deployed_only_where_the_site_is_roots(
+    database: dict[str, Any], folder: int, kept: dict[str, Any], *, passes: bool
 ) -> None:
-    task = task_of_a_site("Refuse one that is root's in a folder of another's")
+    task = task_of_a_site("Refuse one that is root's in a folder of another's, unless the site was deployed as root's")
     told = templated(
         {
             **task["ansible.builtin.assert"],
@@ -158,6 +167,7 @@ def test_a_database_of_roots_in_anothers_folder_is_not_deployed(
         portfolio_ops_site={"name": "shop"},
         __portfolio_ops_paths={"database": "/srv/my shop/data/portfolio.sqlite"},
         __portfolio_ops_database={"stat": database},
+        __portfolio_ops_kept={"stat": kept},
         __portfolio_ops_folders={"results": [{"item": {"name": "shop"}, "stat": {"exists": True, "uid": folder}}]},
         **task["vars"],
     )
