@@ -74,13 +74,25 @@ def _lay_in(pid: int, theirs: Path, folder: Path, *, strictly: bool) -> bool:
     """Whether a process's folder is this one, which a container knows by another path.
 
     Args:
-        strictly: If not, it may also be one that is gone: of that nothing but the file's name is left.
+        strictly: If not, it may also be one that is gone: of that nothing but names is left. Among the same mounts it
+            is this one if its path is; elsewhere a path says nothing, and the file's name has to do.
     """
     try:
         status = Path(f"{_PROC}/{pid}/root{theirs}").stat()
-        return os.path.samestat(status, folder.stat()) or (not strictly and status.st_nlink == 0)
+        if os.path.samestat(status, folder.stat()):
+            return True
+        gone = status.st_nlink == 0
     except OSError:
-        return not strictly
+        gone = True
+    return gone and not strictly and (theirs == folder or not _has_our_mounts(pid))
+
+
+def _has_our_mounts(pid: int) -> bool:
+    """Whether a process sees the same mounts as this one (mount_namespaces(7)); not, if that cannot be known."""
+    try:
+        return os.path.samestat((_PROC / str(pid) / "ns/mnt").stat(), (_PROC / "self/ns/mnt").stat())
+    except OSError:
+        return False
 
 
 def is_of_a_login(holder: Holder) -> bool:

@@ -116,7 +116,10 @@ def test_one_that_is_removed_while_a_restore_is_staged_stops_nothing(
     assert not live.site.database.exists()
 
 
-def test_a_container_knows_its_folder_by_another_path(stage: Stage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("act", [replace, remove_folder])
+def test_a_container_knows_its_folder_by_another_path(
+    stage: Stage, tmp_path: Path, act: Callable[[Path], None]
+) -> None:
     require_root("a mount of its own")
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -126,7 +129,7 @@ def test_a_container_knows_its_folder_by_another_path(stage: Stage, tmp_path: Pa
         try:
             assert process.stdout is not None
             assert process.stdout.readline()
-            replace(stage.site.database)
+            act(stage.site.database)
             found = removed.look(stage.site.database)
             assert found is not None
             assert f"(process {process.pid})" in found.text
@@ -145,6 +148,10 @@ def test_one_of_another_site_is_not_taken_for_it(stage: Stage, tmp_path: Path, e
     assert removed.look(other) is not None
     assert removed.look(stage.site.database) is None
     remove(stage.site.database)
+    assert removed.look(stage.site.database) is None
+    shutil.rmtree(other.parent)
+    assert removed.look(stage.site.database) is None
+    remove_folder(stage.site.database)
     assert removed.look(stage.site.database) is None
 
 
