@@ -1,5 +1,6 @@
 """The site's own program: stop it, start it, ask whether it runs and whether it is well."""
 
+import math
 import os
 import subprocess
 import tempfile
@@ -70,10 +71,15 @@ def start(backend: Backend) -> None:
     _must(backend.start, backend.patience, "the backend could not be started")
 
 
-def wait_until_stopped(backend: Backend) -> None:
-    """After a stop that did not end in time: wait once more as long, until it does not run."""
+def wait_until_stopped(backend: Backend, progress: Callable[[str], None]) -> None:
+    """After a stop that was not seen to end: wait for as long as its patience, until it does not run.
+
+    Raises:
+        BackendError: It cannot be asked.
+    """
     deadline = time.monotonic() + backend.patience.total_seconds()
-    while is_running(backend) and time.monotonic() < deadline:
+    while is_running(backend) and (left := deadline - time.monotonic()) > 0:
+        progress(f"Waiting for {backend.described} to stop, as it was asked to: {math.ceil(left)} s at most")
         time.sleep(_POLL)
 
 

@@ -34,6 +34,8 @@ from portfolio_ops.store.artifact import BEFORE_RESTORE, Kind
 _MODE_OF_NONE = 0o640
 _LETS_GO_WITHIN = 15.0
 _POLL = 0.1
+_MAY_GO_ON = (backend.UnfinishedError, KeyboardInterrupt, SystemExit)
+"""After these, a stop may still stop the backend when it has been found running."""
 _FINISH = "mend the cause, then run `portfolio-ops restore undo`: it finishes this first"
 
 
@@ -63,7 +65,7 @@ def carry_out(site: Site, record: Record, log: Log, stage: Callable[[Path], Stag
     Raises:
         PortfolioOpsError: It failed, and the former state is back.
     """
-    database, notes = Path(record.database), []
+    database, notes, stopping = Path(record.database), [], False
     try:
         work.make(database)
         staged = stage(work.incoming_of(database))
@@ -71,7 +73,7 @@ def carry_out(site: Site, record: Record, log: Log, stage: Callable[[Path], Stag
         record = _with_what_is(site, record)
         records.write(site.state, record)
         require_none_removed(site, database)
-        began = time.monotonic()
+        began, stopping = time.monotonic(), True
         if backend.is_known(site.backend):  # even if it does not run now: it may be about to be started again
             log.progress(f"Stopping {site.backend.described}")
             backend.stop(site.backend)
@@ -84,7 +86,7 @@ def carry_out(site: Site, record: Record, log: Log, stage: Callable[[Path], Stag
         down = time.monotonic() - began if record.running else 0.0
     except BaseException as error:
         with _undisturbed():
-            _put_back(site, record, log, error)
+            _put_back(site, record, log, error, stopping=stopping)
         raise
     if backend.is_known(site.backend) and not record.running:
         notes.append(f"{site.backend.described} did not run, and is left stopped")
@@ -204,8 +206,12 @@ def _free_raw_name(database: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _put_back(site: Site, record: Record, log: Log, error: BaseException) -> None:
-    """After a failure: the former state in its place, the backend as it was."""
+def _put_back(site: Site, record: Record, log: Log, error: BaseException, *, stopping: bool) -> None:
+    """After a failure: the former state in its place, the backend as it was.
+
+    Args:
+        stopping: Whether it came as far as to stop the backend.
+    """
     database = Path(record.database)
     log.progress("Putting the former state back")
     try:
@@ -216,7 +222,9 @@ def _put_back(site: Site, record: Record, log: Log, error: BaseException) -> Non
             _exchange_back(database)
         elif work.former_of(database).is_dir():
             put_sides_back(database, work.former_of(database))
-        start_again(site, record, after=error)
+        if stopping and record.running and isinstance(error, _MAY_GO_ON):
+            backend.wait_until_stopped(site.backend, log.progress)
+        start_again(site, record)
     except (PortfolioOpsError, OSError, apsw.Error) as second:
         restored = work.has_come(database, record.new)
         with contextlib.suppress(PortfolioOpsError, OSError, apsw.Error):  # either way, a whole database is in place
@@ -230,8 +238,9 @@ def _put_back(site: Site, record: Record, log: Log, error: BaseException) -> Non
         failure = PortfolioOpsError(message, suggestion=_FINISH)
         failure.reported = told
         raise failure from error
-    message = f"the restore of {record.artifact} failed, the former state is in place, {_standing(site, record)}: "
-    message += _words(error) + close_taken_back(site, record)
+    standing = _standing(site, record, stopping=stopping)
+    message = f"the restore of {record.artifact} failed, the former state is in place, {standing}: {_words(error)}"
+    message += close_taken_back(site, record)
     told = log.event(
         messages.RESTORE_FAILED,
         message,
@@ -244,13 +253,13 @@ def _put_back(site: Site, record: Record, log: Log, error: BaseException) -> Non
         error.add_note(message)  # whoever ended it reads no journal
 
 
-def _standing(site: Site, record: Record) -> str:
+def _standing(site: Site, record: Record, *, stopping: bool) -> str:
     """How the backend is, all being as before."""
-    if record.new is None:
+    if not stopping:
         return "and nothing was stopped"
     if not backend.is_known(site.backend):
         return "and the site is yours to start"
-    return f"and {site.backend.described} {'runs again' if record.running else 'is stopped, as it was'}"
+    return f"and {site.backend.described} {'runs, as it did' if record.running else 'is stopped, as it was'}"
 
 
 def _exchange_back(database: Path) -> None:
@@ -279,12 +288,8 @@ def close_taken_back(site: Site, record: Record) -> str:
     return note
 
 
-def start_again(site: Site, record: Record, *, after: BaseException | None = None) -> str:
+def start_again(site: Site, record: Record) -> str:
     """Start the backend if it ran before and does not now.
-
-    Args:
-        after: What failed. A stop that did not end in time, or was interrupted, may still stop it, after we have found
-            it running.
 
     Returns:
         What a person has to do, to be put behind a sentence; empty if there is nothing.
@@ -296,8 +301,6 @@ def start_again(site: Site, record: Record, *, after: BaseException | None = Non
         return ""
     if not backend.is_known(site.backend):  # it was when the restore began
         return f"; the backend ran before, and is not started again: there is no [backend] in {site.file}; start it"
-    if isinstance(after, backend.UnfinishedError | KeyboardInterrupt | SystemExit):
-        backend.wait_until_stopped(site.backend)
     if not backend.is_running(site.backend):
         backend.start(site.backend)
     return ""

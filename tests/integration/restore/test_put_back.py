@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -242,7 +243,9 @@ def test_a_signal_takes_it_back(live: Stage, number: signal.Signals) -> None:
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert f"the former state is in place, and {live.site.backend.described} runs again: it was interrupted" in said
+    assert (
+        f"the former state is in place, and {live.site.backend.described} runs, as it did: it was interrupted" in said
+    )
     assert state(live) == "put back"
     assert live.runs
     assert restored_rows(live.site.database) == 0
@@ -260,7 +263,9 @@ def test_who_sees_no_journal_is_told_in_which_state_a_signal_left_things(live: S
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert f"the former state is in place, and {live.site.backend.described} runs again: it was interrupted" in said
+    assert (
+        f"the former state is in place, and {live.site.backend.described} runs, as it did: it was interrupted" in said
+    )
     assert live.runs
 
 
@@ -297,15 +302,24 @@ def test_a_stop_that_is_interrupted_and_goes_on_is_followed_by_a_start(live: Sta
     control, asked = f"{sys.executable} {live.folder}/control.py {live.folder} stop", live.folder / "asked"
     configured(live, stop=["sh", "-c", f"(sleep 2; {control}) & touch {asked}; wait"])
     command: list[str | Path] = [TOOL, "--config", live.file, "restore", "database", "--in-place", "--yes"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    ours, terminal = os.openpty()
+    with subprocess.Popen(command, stderr=terminal) as process:
+        os.close(terminal)
         deadline = time.monotonic() + 20
         while not asked.exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        said = ""
+        with contextlib.suppress(OSError):  # EIO: nobody has the terminal open any more
+            while chunk := os.read(ours, 1 << 16):
+                said += chunk.decode()
+        os.close(ours)
+        process.wait(timeout=30)
     assert process.returncode == 130
-    assert f"{live.site.backend.described} runs again" in said
+    described = live.site.backend.described
+    assert re.search(rf"Waiting for {re.escape(described)} to stop, as it was asked to: [1-6] s at most", said)
+    assert f"{described} runs, as it did" in said
     time.sleep(2)
     assert live.runs
     assert restored_rows(live.site.database) == 0

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -110,10 +111,26 @@ def test_one_that_is_removed_while_a_restore_is_staged_stops_nothing(
         pytest.raises(RefusedError, match="for a restore it would have to end") as refused,
     ):
         restore.restore_in_place(live.site, choose(live.site, "latest"), log, force="")
+    assert "the former state is in place, and nothing was stopped: " in refused.value.message
     assert "do NOT stop it" in refused.value.suggestion
     assert not (live.folder / "stops").exists()
     assert restore.was_put_back(live.site)
     assert not live.site.database.exists()
+
+
+def test_an_interruption_just_before_the_stop_waits_for_none(
+    live: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exchange, "require_none_removed", interrupted)
+    began = time.monotonic()
+    with restore.alone(live.site, wait=timedelta()) as log, pytest.raises(KeyboardInterrupt):
+        restore.restore_in_place(live.site, choose(live.site, "latest"), log, force="")
+    assert time.monotonic() - began < live.site.backend.patience.total_seconds()
+    assert "and nothing was stopped: it was interrupted" in capsys.readouterr().err
+    assert live.runs
 
 
 @pytest.mark.parametrize("act", [replace, remove_folder])
