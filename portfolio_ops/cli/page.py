@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from portfolio_ops.cli import present
 from portfolio_ops.moment import local
@@ -122,8 +122,8 @@ def _days(first: datetime, now: datetime) -> list[datetime]:
     """Midnights of the local clock between two moments, not too many."""
     days = (now - first) // _DAY + 1
     step = -(-days // _MOST_DAYS)
-    midnight = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
-    found = [midnight - _DAY * number for number in range(0, days + 1, step)]
+    dates = [now.astimezone().date() - _DAY * number for number in range(0, days + 1, step)]
+    found = [datetime.combine(date, time()).astimezone() for date in dates]  # not each is 24 hours after the last
     return [day for day in reversed(found) if day >= first]
 
 

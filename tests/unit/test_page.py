@@ -1,8 +1,12 @@
 """The HTML page: it stands for itself, says what it was given and nothing else, and its picture is in its frame."""
 
 import re
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+
+import pytest
 
 from portfolio_ops.cli.page import Lane, heading, items, page, paragraph, table, timeline
 
@@ -80,6 +84,31 @@ def test_a_picture_is_in_its_frame_and_in_order() -> None:
 def test_an_hour_has_a_beginning_too() -> None:
     picture = timeline([Lane("marks", ((NOW, NOW),))], NOW)
     assert picture.count("<line") == 1
+
+
+@pytest.fixture
+def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The local clock is New York's."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("new_york")
+@pytest.mark.parametrize(
+    ("first", "now"),
+    [
+        (datetime(2026, 10, 30, 4, tzinfo=UTC), datetime(2026, 11, 3, 5, tzinfo=UTC)),  # summer time ends between
+        (datetime(2026, 3, 6, 5, tzinfo=UTC), datetime(2026, 3, 10, 4, tzinfo=UTC)),  # and begins
+    ],
+)
+def test_midnights_are_the_local_clocks_across_a_change_of_it(first: datetime, now: datetime) -> None:
+    picture = timeline([Lane("spans", ((first, now),))], now)
+    told = re.findall(r'<text x="(\S+)" y="\d+">\d\d \w+ (\d\d:\d\d)</text>', picture)
+    assert [label for _, label in told] == ["00:00"] * 5
+    assert (told[0][0], told[-1][0]) == ("110.0", "1000.0")
 
 
 def test_nothing_is_no_picture() -> None:
