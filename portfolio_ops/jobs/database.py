@@ -41,9 +41,8 @@ def back_up(task: Task, stem_format: str, details: dict[str, Any]) -> Artifact:
         PortfolioOpsError: As the snapshot, the space, the disk or the verification failed; nothing is published.
     """
     site, kind, log, began = task.site, task.job.kind, task.log, time.monotonic()
-    last = next(
-        reversed(timeline.own(site.backups, site.name)), ""
-    )  # before the snapshot: what is taken now lies in it
+    timelines = timeline.own(site.backups, site.name)  # before the snapshot: what is taken now lies in the last
+    last = next(reversed(timelines), "")
     with Draft(task.folder) as draft:
         with _held_still(site) as (image, taken):
             _require_content(site, image)
