@@ -129,13 +129,26 @@ class Host:
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         return done.stdout
 
-    def tool(self, *words: str) -> dict[str, Any]:
+    def tool(self, *words: str, site: str = "shop") -> dict[str, Any]:
         """The data of a command's JSON answer; its exit code may be that of findings."""
-        done = self.try_run("portfolio-ops", "--site", "shop", "--json", *words)
+        done = self.try_run("portfolio-ops", "--site", site, "--json", *words)
         answer: dict[str, Any] = json.loads(done.stdout)
         assert done.returncode in {0, 10}, answer["errors"]
         data: dict[str, Any] = answer["data"]
         return data
+
+    def accept(self, site: str) -> None:
+        """Say that the database of a site, which was moved away and back, is as it should be.
+
+        Its archive tells of it once it has noticed, and may tell again until it goes on.
+        """
+
+        def told() -> bool:
+            status = self.tool("status", site=site)
+            return not status["archive"]["why"] and any("archive accept" in each for each in status["findings"])
+
+        self.until(told, "the archive goes on, and tells of it")
+        assert "accepted: " in self.run("portfolio-ops", "--site", site, "archive", "accept")
 
     def told(self) -> list[tuple[str, str]]:
         """What the receiver of alerts was sent: paths and bodies."""

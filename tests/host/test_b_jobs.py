@@ -232,6 +232,7 @@ def test_a_job_that_fails_is_tried_again_alerts_once_and_prunes_nothing(deployed
         deployed.run("systemctl", "daemon-reload")
         deployed.start_site()
     deployed.until(lambda: deployed.tool("status")["archive"]["why"] == "", "the archive goes on", 20)
+    deployed.accept("shop")
     start(deployed, "backup-daily")
     assert len(deployed.files("daily")) == len(before) + 1
 
