@@ -53,7 +53,7 @@ def require_the_sites(path: Path) -> None:
         files = [path, *(each for each in (side(path, ending) for ending in SIDES) if each.exists())]
         raise NotPermittedError(
             f"{path} is root's, and its folder is not: the site and the jobs cannot write it"
-            " (a backend that runs as root can, also when it is the folder's owner's)",
+            " (given to the folder's owner, it is right for a backend that runs as root as well)",
             suggestion=shlex.join(["chown", f"--reference={path.parent}", *map(str, files)]),
         )
 

@@ -71,6 +71,10 @@ def test_what_needs_it_is_refused_with_the_cure(roots: Site, words: tuple[str, .
     assert [path.name for path in roots.database.parent.iterdir()] == ["portfolio.sqlite"]
     subprocess.run(shlex.split(refused["suggestion"]), check=True)
     assert (roots.database.stat().st_uid, roots.database.stat().st_gid) == (4242, 4243)
+    with contextlib.closing(sqlite3.connect(roots.database, isolation_level=None)) as backend:  # as root
+        backend.execute("CREATE TABLE since(a)")
+        assert {path.stat().st_uid for path in roots.database.parent.iterdir()} == {4242}
+        assert roots.database.with_name(f"{roots.database.name}-wal").stat().st_size
     call(roots, *words)
 
 
