@@ -141,8 +141,11 @@ class Pin:
         """
         self.looked = datetime.now(UTC)
         index = read_wal_index(self._shm)
-        rests = self._whole or (self._left is not None and self._left == index)
+        rests = self._whole or self._left == index
         written = rests and self._main_written() != self._written
+        if written and not self._whole:
+            # Only a mark is held then: the site may have come back since, and copied what it has committed.
+            written = read_wal_index(self._shm) == index
         try:
             for path, descriptor in self._files.items():
                 require_same_file(descriptor, path)

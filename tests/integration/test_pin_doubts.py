@@ -67,6 +67,70 @@ def test_a_lock_that_was_lost_after_a_seal_whose_generation_went_on(database: Pa
             pin.look()
 
 
+def test_where_the_site_has_left_nothing_is_lost(database: Path, elsewhere: Opener) -> None:
+    """All is in the main file before it is archived. Its frames stay readable, also when the site comes back."""
+    base, site = database.read_bytes(), elsewhere(database)
+    with pinned(database) as pin:
+        reference = Reference(pin)
+        site.execute(WRITE)
+        assert not pin.leave_nothing(), "it is there"
+        assert pin.look().backfilled == 0
+        site.close()
+        assert pin.leave_nothing()
+        left = pin.look()
+        assert left.backfilled == left.frames > 0
+        assert pin.leave_nothing(), "once more changes nothing"
+        again = elsewhere(database, 0.01)
+        for _ in range(3):
+            again.execute(WRITE)
+            again.execute("PRAGMA wal_checkpoint(RESTART)")
+        now = pin.look()
+        assert now.salts == left.salts, "no WAL is begun anew before this one is archived"
+        assert now.frames > left.frames
+        reference.follow()
+        again.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        again.close()
+        assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+    assert reference.restored(base) == database.read_bytes()
+
+
+def test_a_file_that_is_put_there_when_the_site_has_left(database: Path, elsewhere: Opener) -> None:
+    """It stays what it is, though what the WAL held was not archived yet."""
+    other, site = database.read_bytes(), elsewhere(database)
+    with pinned(database) as pin:
+        site.execute(WRITE)
+        site.close()
+        assert pin.leave_nothing()
+        time.sleep(0.01)  # the clock of files ticks each few milliseconds
+        database.write_bytes(other)
+        with pytest.raises(TimelineEndedError, match="another program wrote"):
+            pin.look()
+        assert elsewhere(database).execute("SELECT count(*) FROM notes") == [[0]]
+    assert database.read_bytes() == other
+    assert elsewhere(database).execute("SELECT count(*) FROM notes") == [[0]]
+
+
+def test_a_site_that_comes_back_and_copies_its_wal_is_no_stranger(
+    database: Path, elsewhere: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look at the index and that at the main file."""
+    site = elsewhere(database)
+    with pinned(database) as pin:
+        site.execute(WRITE)
+        site.close()
+        assert pin.leave_nothing()
+        again, written = elsewhere(database), pin._main_written
+
+        def main_written() -> int:
+            again.execute(WRITE)
+            again.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            return written()
+
+        monkeypatch.setattr(pin, "_main_written", main_written)
+        time.sleep(0.01)
+        pin.look()
+
+
 def test_more_than_one_generation_since_a_seal(database: Path, elsewhere: Opener) -> None:
     site = elsewhere(database)
     with pinned(database) as pin:
