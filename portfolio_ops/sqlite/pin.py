@@ -120,7 +120,6 @@ class Pin:
         self._may_end = self._whole = self._last.frames == self._last.backfilled
         self._written = self._main_written()
         self._settled: WalIndex | None = None
-        self._left: WalIndex | None = None
         self.look()
 
     @property
@@ -141,18 +140,13 @@ class Pin:
         """
         self.looked = datetime.now(UTC)
         index = read_wal_index(self._shm)
-        rests = self._whole or self._left == index
-        written = rests and self._main_written() != self._written
-        if written and not self._whole:
-            # Only a mark is held then: the site may have come back since, and copied what it has committed.
-            written = read_wal_index(self._shm) == index
+        written = self._whole and self._main_written() != self._written
         try:
             for path, descriptor in self._files.items():
                 require_same_file(descriptor, path)
             require_continuation(self._last, index, may_end=self._may_end, written=written)
         except TimelineEndedError:
-            if rests:
-                self._empty_wal(index)
+            self._empty_wal(index)
             raise
         # A TRUNCATE may have come between the two looks; then the index has changed as well.
         if not holds_all(self.wal, index, self.page_size) and read_wal_index(self._shm) == index:
@@ -167,7 +161,7 @@ class Pin:
         Whoever opens the database next, when nobody has it open, takes the WAL for what a crash has left, and would
         replay it over the file that was put there. A WAL that holds more than the main file is left to SQLite.
         """
-        if index.frames != index.backfilled:
+        if not self._whole or index.frames != index.backfilled:
             return
         database, wal, _ = self._files
         with contextlib.suppress(apsw.Error, OSError, PortfolioOpsError, subprocess.SubprocessError):
@@ -245,9 +239,8 @@ class Pin:
         self._holder, self._spare = self._spare, self._holder
         self._may_end = self._whole = False
         frames, done = self._checkpoint()
-        if done == frames:
-            self._written = self._main_written()
-            self._left = self.look()
+        # No checkpoint copies what is committed behind our mark, so nobody may write the main file until it moves.
+        self._whole, self._written = done == frames, self._main_written()
         return True
 
     def seal(self, archive: Callable[[WalIndex], None], budget: float) -> Seal:
