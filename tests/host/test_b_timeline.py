@@ -255,21 +255,17 @@ def test_a_restore_in_place_under_load_begins_a_new_timeline_and_so_does_its_und
     assert events(deployed, messages.ARCHIVE_FAILED, since) == 0
 
 
+@OURS_ALONE
 def test_a_database_that_is_put_there_at_once_when_the_site_has_stopped(deployed: Host) -> None:
     """As by hand, without a pause: what the archive has open must not mix it with the former one."""
     require_archiving(deployed)
     old = f"{ROOT}/old.sqlite"
     deployed.run("portfolio-ops", "--site", "shop", "restore", "database", "--to", old)
-    stop, start = (
-        f"docker compose --project-directory /srv/backend {verb}"
-        if deployed.suite == "trixie"
-        else f"systemctl {verb} backend.service"
-        for verb in ("stop", "start")
-    )
+    compose = "docker compose --project-directory /srv/backend"
     for _ in range(4):
         require_well(deployed)
         time.sleep(1.5)
-        deployed.run("sh", "-c", f"{stop} && cp {old} {DATABASE} && rm -f {ROOT}/state.json && {start}")
+        deployed.run("sh", "-c", f"{compose} stop && cp {old} {DATABASE} && rm -f {ROOT}/state.json && {compose} start")
         deployed.until(lambda: deployed.site_commits() > 0, "the site writes")
         require_well(deployed)
     told = [each for each in deployed.tool("status")["findings"] if "archive accept" in each]
