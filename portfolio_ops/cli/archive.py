@@ -110,7 +110,7 @@ def accept(context: Context) -> ExitCode:
     `status` tells of that until then, or until a restore in place. Nothing else is forgotten.
     """
     site = context.site()
-    accepted = archive_health.ended(site)
+    accepted = archive_health.endings(site)
     ended.accept(site.state)
     said = [f"accepted: {words}" for words in accepted] or ["nothing waits to be accepted"]
     return context.finish(

@@ -66,9 +66,9 @@ def heading(text: str) -> str:
     return f"<h2>{_text(text)}</h2>"
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    """Some words; `well` or `ill` are coloured."""
-    return f'<p class="{kind}">{_text(text)}</p>' if kind else f"<p>{_text(text)}</p>"
+def verdict(text: str, *, well: bool) -> str:
+    """A sentence in the colour of what it says."""
+    return f'<p class="{"well" if well else "ill"}">{_text(text)}</p>'
 
 
 def items(texts: Iterable[str]) -> str:
@@ -77,7 +77,7 @@ def items(texts: Iterable[str]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows below their header, as of a command; of states that are none of the good ones, the word is coloured."""
+    """Rows below their header, as of a command."""
     top = "".join(f'<th scope="col">{_text(name.capitalize())}</th>' for name in header)
     body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -94,9 +94,7 @@ def timeline(lanes: Sequence[Lane], now: datetime) -> str:
     def across(moment: datetime) -> float:
         return _LEFT + (_WIDTH - _LEFT) * ((min(moment, now) - first) / (now - first))
 
-    parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{_text("What can be restored, over time")}">'
-    ]
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="What can be restored, over time">']
     for day in _days(first, now) or [first.astimezone()]:
         x = across(day)
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - _ROW + 4}"/>')

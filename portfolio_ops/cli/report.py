@@ -9,7 +9,7 @@ import click
 
 from portfolio_ops.cli import listing, status
 from portfolio_ops.cli.context import Context
-from portfolio_ops.cli.page import Lane, heading, items, page, paragraph, table, timeline
+from portfolio_ops.cli.page import Lane, heading, items, page, table, timeline, verdict
 from portfolio_ops.errors import ExitCode, UsageError
 from portfolio_ops.jobs import health
 from portfolio_ops.moment import describe_moment, local
@@ -42,9 +42,9 @@ def command(context: Context) -> ExitCode:
     windows = points.windows(site)
     title = f"{site.name} on {socket.gethostname()}"
     count = len(found.findings)
-    verdict = f"{count} finding{'' if count == 1 else 's'}" if count else "all is well"
+    words = f"{count} finding{'' if count == 1 else 's'}" if count else "all is well"
     parts = [
-        paragraph(f"{describe_moment(now.replace(microsecond=0))}: {verdict}", "ill" if count else "well"),
+        verdict(f"{describe_moment(now.replace(microsecond=0))}: {words}", well=not count),
         *([items(found.findings)] if count else []),
         heading("What can be restored"),
         timeline(_lanes(windows, scanned.artifacts), now),

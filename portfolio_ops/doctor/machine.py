@@ -39,11 +39,11 @@ def look(site: Site, told: Collection[str]) -> Iterator[Finding]:
     found = catalogue.scan(site.backups, site.name)
     yield _room(site, found)
     yield _clock(found)
-    yield from _others(site, found)
+    foreign, archive = list(_others(site, found)), list(_archive(site, assessed.archive))
+    yield from foreign
     yield from _timers(site)
-    archive = list(_archive(site, assessed.archive))
     yield from archive
-    yield from _runs(assessed, [*told, *(each.text for each in archive)])
+    yield from _runs(assessed, [*told, *(each.text for each in (*foreign, *archive))])
     yield from _backend(site)
     yield from _docker_logs()
     yield from _sandbox(site)
@@ -160,12 +160,7 @@ def _archive(site: Site, archive: ArchiveHealth | None) -> Iterator[Finding]:
 
 def _runs(assessed: Health, told: Collection[str]) -> Iterator[Finding]:
     """What `status` finds, but for the backend, which is asked here anyhow, and for what is told already."""
-    known = (
-        "the backend is not well",
-        *told,
-        *(each.text for each in others.others(assessed.backups, assessed.problems)),
-    )
-    findings = [each for each in assessed.findings if not each.startswith(known)]
+    findings = [each for each in assessed.findings if not each.startswith(("the backend is not well", *told))]
     for each in findings:
         yield fault("runs", each, "portfolio-ops status; journalctl -u 'portfolio-*'")
     if not findings:

@@ -44,6 +44,11 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
+def name_below(path: Path, folder: Path) -> str:
+    """A path as it reads from a folder, whatever lies there: no link is followed."""
+    return os.path.relpath(os.path.normpath(path), os.path.normpath(folder))
+
+
 def overwrite(path: Path, data: bytes) -> None:
     """Write a small file of one length where it stands, by one write that nobody waits for: what a crash may take.
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,15 @@ def holders_of_removed(path: Path) -> list[tuple[Holder, Path]]:
                     if removed and _lay_in(pid, was.parent, path.parent, strictly=there):
                         found.append((Holder(pid, _name(pid)), Path(entry.path)))
     return found
+
+
+def rescue(opened: Path, target: str) -> str:
+    """The command that copies what a process has open, whose it was: root's, it would not be the site's.
+
+    Args:
+        opened: From `holders_of_removed`.
+    """
+    return shlex.join(["cp", "--preserve=mode,ownership", str(opened), target])
 
 
 def _lay_in(pid: int, theirs: Path, folder: Path, *, strictly: bool) -> bool:

@@ -66,7 +66,7 @@ class ArchiveHealth:
         return f"the archive does not run: no moment {since} can be restored ({start})"
 
 
-def ended(site: Site) -> list[str]:
+def endings(site: Site) -> list[str]:
     """The timelines that ended by another's doing, in words, until a person has seen to it."""
     found = noted(site.state)
     if not found:

@@ -134,9 +134,7 @@ class Follower:
 
     def _next(self, now: float, pace: "_Pace") -> float:
         """Seconds until there is something to do even if nothing happens."""
-        moments = [now + ALIVE, self._base.next_look(now), *pace.moments(now)]
-        if self._index.frames:
-            moments += pace.rests_at()
+        moments = [now + ALIVE, self._base.next_look(now), *pace.moments(now, empty=not self._index.frames)]
         if (due := self._detector.due()) is not None:
             moments.append(due)
         return max(0.0, min(moments) - now)
@@ -268,7 +266,11 @@ class _Pace:
 
         Its own last close would have copied all into the main file, which whoever stops it may replace at once.
         """
-        return (self.dirty or not self.sealed) and now >= self.deaf_until
+        return self._is_open and now >= self.deaf_until
+
+    @property
+    def _is_open(self) -> bool:
+        return self.dirty or not self.sealed
 
     def hurries(self, now: float) -> bool:
         """Whether to archive at once because the site has left: not each time, where it leaves after each commit."""
@@ -277,16 +279,20 @@ class _Pace:
         self.left = now
         return True
 
-    def moments(self, now: float) -> list[float]:
-        """When there is something to do if nothing happens, what `rests_at` says left out."""
-        deaf = [self.deaf_until] if self.deaf_until > now and (self.dirty or not self.sealed) else []
-        return [*deaf, *([self.flushed + EVERY] if self.dirty else [])]
+    def moments(self, now: float, *, empty: bool) -> Iterator[float]:
+        """When there is something to do if nothing happens.
 
-    def rests_at(self) -> list[float]:
-        """When there is something to do with the frames of the WAL, if none is written."""
-        if not self.sealed:
-            return [self.seal_at]
-        return [] if self.settled else [self.flushed + _AT_REST]
+        Args:
+            empty: Whether the WAL has no frame.
+        """
+        if self._is_open and now < self.deaf_until:
+            yield self.deaf_until
+        if self.dirty:
+            yield self.flushed + EVERY
+        if not empty and not self.sealed:
+            yield self.seal_at
+        elif not empty and not self.settled:
+            yield self.flushed + _AT_REST
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,8 +10,8 @@ from pathlib import Path
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, PortfolioOpsError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import free_bytes, remove_temporaries, reserve_bytes, temporaries
-from portfolio_ops.host.holders import holders_of_removed
+from portfolio_ops.host.files import free_bytes, name_below, remove_temporaries, reserve_bytes, temporaries
+from portfolio_ops.host.holders import holders_of_removed, rescue
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import TimerState, service_states, timer_states
 from portfolio_ops.jobs import archive_health, pruning
@@ -125,7 +124,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
             *_unfinished_restore(site),
             *_bad_artifacts(site),
             *pruning.failing(site.state),
-            *archive_health.ended(site),
+            *archive_health.endings(site),
             *_resting(site, archive),
             *(sick_backend(site) if ask_backend else ()),
         ),
@@ -226,13 +225,13 @@ def _lost_logs(site: Site, found: catalogue.Catalogue) -> list[str]:
     archived = {artifact.metadata.details.get("log") for artifact in found.of(Kind.LOGS)}
     words = []
     for log in site.logs:
-        if os.path.lexists(log) or os.path.relpath(os.path.normpath(log), os.path.normpath(site.root)) not in archived:
+        if os.path.lexists(log) or name_below(log, site.root) not in archived:
             continue
         who = holders_of_removed(log)
         if who:
             holder, opened = who[0]
-            rescue = shlex.join(["cp", "--preserve=mode,ownership", str(opened), f"{log}.rescued"])
-            words.append(f"{log} was removed, and {holder} has it open still: {rescue}; then restart the site")
+            rescued = rescue(opened, f"{log}.rescued")
+            words.append(f"{log} was removed, and {holder} has it open still: {rescued}; then restart the site")
         else:
             words.append(f"the log {log} is not there any more: the site has not written it, or it was moved")
     return words

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from portfolio_ops.errors import PortfolioOpsError, RefusedError
-from portfolio_ops.host.files import open_regular
+from portfolio_ops.host.files import name_below, open_regular
 from portfolio_ops.logs.state import PRINTED_MOST, Head
 
 # linux/falloc.h
@@ -40,7 +40,7 @@ class LiveLog:
 
     def __init__(self, path: Path, root: Path, flags: int = os.O_RDWR) -> None:
         self.path = path
-        self.name = os.path.relpath(os.path.normpath(path), os.path.normpath(root))
+        self.name = name_below(path, root)
         self.descriptor = open_regular(path, flags)
         try:
             self._check_place(root)

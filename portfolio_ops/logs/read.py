@@ -15,7 +15,7 @@ from pathlib import Path
 
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError, UsageError
-from portfolio_ops.host.files import require_dense
+from portfolio_ops.host.files import name_below, require_dense
 from portfolio_ops.logs.live import LiveLog
 from portfolio_ops.logs.state import State, Step, memory_of, settle
 from portfolio_ops.store import catalogue, lock
@@ -50,7 +50,7 @@ def choose(site: Site, name: str | None) -> str:
         UsageError: Several are meant.
         NotFoundError: None is.
     """
-    names = [os.path.relpath(os.path.normpath(log), os.path.normpath(site.root)) for log in site.logs]
+    names = [name_below(log, site.root) for log in site.logs]
     names += [str(artifact.metadata.details.get("log")) for artifact in _archives(site)]
     names = list(dict.fromkeys(names))
     found = [each for each in names if name is None or name in {each, Path(each).name, Path(each).stem}]

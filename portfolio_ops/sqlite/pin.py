@@ -200,15 +200,9 @@ class Pin:
             TimelineEndedError: As `look`.
             apsw.BusyError: No read transaction could be begun for 10 s; the mark stays where it is.
         """
-        _begin(self._spare)
-        try:
-            index = self.look()
+        with self._begun_anew() as index:
             mark = _required_archived(archived, index)
-        except BaseException:
-            self._spare.execute("ROLLBACK")
-            raise
-        self._holder.execute("ROLLBACK")
-        self._holder, self._spare = self._spare, self._holder
+        self._let_go()
         self._mark = mark
         self._may_end = self._whole = index.frames == index.backfilled
         self._written = self._main_written()
@@ -226,22 +220,32 @@ class Pin:
         """
         if others_are_connected(self._shm):
             return False
-        _begin(self._spare)
-        try:
-            index = self.look()
-        except BaseException:
-            self._spare.execute("ROLLBACK")
-            raise
-        if index.backfilled == index.frames:
+        with self._begun_anew() as index:
+            is_whole = index.backfilled == index.frames
+        if is_whole:
             self._spare.execute("ROLLBACK")  # it may hold lock 0, under which what is not archived could be overwritten
             return True
-        self._holder.execute("ROLLBACK")
-        self._holder, self._spare = self._spare, self._holder
+        self._let_go()
         self._may_end = self._whole = False
         frames, done = self._checkpoint()
         # No checkpoint copies what is committed behind our mark, so nobody may write the main file until it moves.
         self._whole, self._written = done == frames, self._main_written()
         return True
+
+    @contextlib.contextmanager
+    def _begun_anew(self) -> Iterator[WalIndex]:
+        """A reader that begins beside the one that holds; if the block fails, it ends again. Gives the WAL of now."""
+        _begin(self._spare)
+        try:
+            yield self.look()
+        except BaseException:
+            self._spare.execute("ROLLBACK")
+            raise
+
+    def _let_go(self) -> None:
+        """Let the reader that has begun anew hold, and the one before it go."""
+        self._holder.execute("ROLLBACK")
+        self._holder, self._spare = self._spare, self._holder
 
     def seal(self, archive: Callable[[WalIndex], None], budget: float) -> Seal:
         """End a generation with nothing of it unseen, so that the WAL does not grow for ever.

@@ -5,12 +5,11 @@ is seen, nothing is known.
 """
 
 import contextlib
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from portfolio_ops.host.holders import REMOVED, Holder, holders_of_removed
+from portfolio_ops.host.holders import REMOVED, Holder, holders_of_removed, rescue
 from portfolio_ops.host.identity import as_root
 
 
@@ -37,7 +36,7 @@ def look(database: Path, *, but: int | None = None) -> Removed | None:
 
 def _described(database: Path, holder: Holder, opened: Path) -> Removed:
     rescued = f"{database}.rescued"
-    commands = [_copied(opened, rescued), *(_copied(wal, f"{rescued}-wal") for wal in _wal_beside(opened))]
+    commands = [rescue(opened, rescued), *(rescue(wal, f"{rescued}-wal") for wal in _wal_beside(opened))]
     if database.exists():
         text = f"another file stands in the place of {database}, and {holder} has the one open still that was removed,"
         text += " with all that it commits"
@@ -57,8 +56,3 @@ def _wal_beside(opened: Path) -> Iterator[Path]:
             if str(entry.readlink()).removesuffix(REMOVED) == wal:
                 yield entry
                 return
-
-
-def _copied(opened: Path, target: str) -> str:
-    """The command that copies it, whose it was (root's, it would not be the site's)."""
-    return shlex.join(["cp", "--preserve=mode,ownership", str(opened), target])

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from portfolio_ops.cli.page import Lane, heading, items, page, paragraph, table, timeline
+from portfolio_ops.cli.page import Lane, heading, items, page, table, timeline, verdict
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
 HOSTILE = "<script>alert('é')</script>\x1b[2J & \"more\""
@@ -48,7 +48,7 @@ def test_what_is_said_is_text() -> None:
         HOSTILE,
         [
             heading(HOSTILE),
-            paragraph(HOSTILE, "ill"),
+            verdict(HOSTILE, well=False),
             items([HOSTILE]),
             table(["A", HOSTILE], [[HOSTILE, "b"]]),
             timeline([Lane(HOSTILE, ((NOW, NOW),))], NOW),

@@ -113,14 +113,10 @@ def test_while_the_archive_runs(yard: Yard, how: str, end: signal.Signals | None
 @pytest.mark.parametrize("how", ["cp", "mv"])
 def test_at_once_after_the_site_has_stopped(yard: Yard, how: str) -> None:
     """The site's last close leaves nothing in the WAL, as it would without an archive that has the database open."""
-    written(yard)
-    old = kept(yard)
-    yard.start_archive()
-    yard.wait_for_base()
+    old, before = archived(yard)
     for _ in range(3):
         written(yard)
         yard.until(lambda: is_whole(yard), "all is in the main file", seconds=0.9)  # its own rest takes a second
-    before = len(names(yard))
     put_back(yard, *old, how)
     assert state_of(yard.database) == old[1]
     goes_on(yard, before)
@@ -335,7 +331,7 @@ def test_a_copy_that_keeps_its_time_is_told_of(yard: Yard) -> None:
 
 def told(yard: Yard) -> list[str]:
     """What `status` says of it."""
-    return archive_health.ended(yard.site)
+    return archive_health.endings(yard.site)
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
