@@ -28,10 +28,19 @@ from portfolio_ops.store import timeline, witness
 from portfolio_ops.store.standing import Standing, remember, remembered
 
 _AT_REST = 1.0
-_SEAL_FRAMES = 800
-"""A WAL of so many frames is sealed: fewer than the 1,000 at which SQLite lets the site checkpoint."""
+_FULL = 1000
+"""Frames of a WAL from which on SQLite lets each commit of the site try a checkpoint (`wal_autocheckpoint`)."""
+
+_BUSY = 200
+"""Frames between two flushes from which on the site may leave no gap in which a WAL can be sealed."""
+
+_LARGE = 32 << 20
+"""Bytes of a WAL that is sealed though the site may have to be held for it. Each such seal stores hot pages anew."""
 
 _SEAL_AGAIN = 5.0
+_COPY_ON = 0.05
+"""Seconds from the first write into a new WAL until what is in it is copied: before it has come to `_FULL`, mostly."""
+
 _NEXT_CLOSE = 0.05
 """Seconds after a close of the database in which no other is listened for: there may be thousands a second."""
 
@@ -97,10 +106,10 @@ class Follower:
                 hurries = is_left and pace.hurries(now)
                 is_due = pace.dirty and (now - pace.flushed >= EVERY or hurries or self._orders.stop or once)
                 if is_due:
-                    self._flush_all()
+                    ends = self._flush_all()
                     # A single pass leaves the generation as it is: only in that one can the next pass go on.
                     pace.flushed, pace.dirty, pace.sealed, pace.settled = now, False, once, once
-                    pace.seal_at = now if self._index.frames >= _SEAL_FRAMES else now + _AT_REST
+                    pace.seal_at = now if ends else now + _AT_REST
                 rests = is_left and not pace.dirty
                 if not pace.sealed and (now >= pace.seal_at or rests) and self._index.frames:
                     pace.sealed = self._seal()
@@ -112,6 +121,8 @@ class Follower:
                     pace.settled = True
                 self._chapter.require_named(datetime.now(UTC))
                 self._base.look()
+                if pace.copies_on(now):
+                    self._pin.copy_on()
                 if once:
                     self._base.require_no_failure()
                 gives_way = self._orders.give_way()
@@ -123,7 +134,7 @@ class Follower:
                 self._detector.tend()
                 closing = self._closing if pace.may_be_left(now) else None
                 changed = self._rest.take(self._next(now, pace), self._status(), dirty=pace.dirty, closing=closing)
-                pace.dirty = changed or self._is_behind()
+                pace.note(dirty=changed or self._is_behind(), begins=self._pin.may_end)
 
     def _is_left(self, now: float, pace: "_Pace") -> bool:
         """Whether the site has left the database; all of it is in the main file then."""
@@ -140,7 +151,7 @@ class Follower:
         return max(0.0, min(moments) - now)
 
     def _is_behind(self) -> bool:
-        """Whether there are commits that no change of a file tells of any more.
+        """Whether there are commits that are not archived and that no change of a file tells of any more.
 
         A commit is in the index only when its frames are synced. Woken by the frames, we may have looked too early.
         """
@@ -151,12 +162,24 @@ class Follower:
         last = f"last restore point {local(self._chapter.last)}" if self._chapter.last else "no restore point yet"
         return f"Timeline {self.timeline}: {last}, {self._index.frames} frames in the WAL"
 
-    def _flush_all(self) -> None:
-        """Archive what is committed, and let the held mark move on."""
-        self._index = self._pin.look()
-        with unhurried(self._index.frames * self._pin.page_size):
-            self._flush(self._index)
-            self._index = self._pin.advance(self._index)
+    def _flush_all(self) -> bool:
+        """Archive what is committed, and let the held mark move on; gives whether the WAL is to be sealed now.
+
+        One that may come to `_FULL` before the next flush is, while the site leaves gaps for that; or else when it is
+        large. In both cases what is archived is copied at once, so that the site finds nothing to checkpoint.
+        """
+        before, index = self._index, self._pin.look()
+        grown = index.frames - (before.frames if before.salts == index.salts else 0)
+        size = index.frames * self._pin.page_size
+        is_full = index.frames + grown >= _FULL
+        ends = size >= _LARGE or (is_full and grown < _BUSY)
+        with unhurried(size):
+            self._flush(index)
+            if is_full:
+                self._pin.copy_on()
+            else:
+                self._pin.advance(index)
+        return ends
 
     def _flush(self, index: WalIndex) -> None:
         self._mark_empty(index)
@@ -172,6 +195,7 @@ class Follower:
                         seen,
                         durable=not self._pin.holds_writers,
                     )
+        self._index = index
         if chain:
             self._chain = chain
             self._remember()
@@ -235,7 +259,6 @@ class Follower:
         with unhurried(self._index.frames * self._pin.page_size):
             seal = self._pin.seal(self._flush, budget)
             self._chapter.sync()
-        self._index = seal.index
         self._stalls.tell(seal.stall)
         return seal.outcome is Outcome.SEALED
 
@@ -249,6 +272,7 @@ class _Pace:
         seal_at: When the WAL is to be sealed at the latest.
         left: When it last archived at once because the site had left the database.
         deaf_until: When it is of interest again that somebody leaves it.
+        copy_at: When to copy what is in a new WAL, if it is not archived by then; None where that does not matter.
         dirty: Whether something may not be archived.
         sealed, settled: Whether the WAL is (`Pin.seal`, `Pin.settle`).
     """
@@ -257,6 +281,7 @@ class _Pace:
     seal_at: float = 0.0
     left: float = 0.0
     deaf_until: float = 0.0
+    copy_at: float | None = None
     dirty: bool = True
     sealed: bool = True
     settled: bool = True
@@ -271,6 +296,19 @@ class _Pace:
     @property
     def _is_open(self) -> bool:
         return self.dirty or not self.sealed
+
+    def note(self, *, dirty: bool, begins: bool) -> None:
+        """Note whether something may not be archived, and whether the site may just have begun a WAL anew with it."""
+        if dirty and not self.dirty:
+            self.copy_at = time.monotonic() + _COPY_ON if begins else None
+        self.dirty = dirty
+
+    def copies_on(self, now: float) -> bool:
+        """Whether to copy now what is in a new WAL, once."""
+        if not self.dirty or self.copy_at is None or now < self.copy_at:
+            return False
+        self.copy_at = None
+        return True
 
     def hurries(self, now: float) -> bool:
         """Whether to archive at once because the site has left: not each time, where it leaves after each commit."""
@@ -287,6 +325,8 @@ class _Pace:
         """
         if self._is_open and now < self.deaf_until:
             yield self.deaf_until
+        if self.dirty and self.copy_at is not None:
+            yield self.copy_at
         if self.dirty:
             yield self.flushed + EVERY
         if not empty and not self.sealed:

@@ -89,12 +89,10 @@ class Seal:
 
     Attributes:
         outcome: What became of it.
-        index: The WAL as it was last seen; where it is sealed, all of it is archived.
         stall: Seconds for which the site's writers were held off.
     """
 
     outcome: Outcome
-    index: WalIndex
     stall: float
 
 
@@ -220,17 +218,31 @@ class Pin:
         """
         if others_are_connected(self._shm):
             return False
+        self.copy_on()
+        return True
+
+    def copy_on(self) -> None:
+        """Copy what is in the WAL into the main file, archived or not: under a mark, so that all of it stays readable.
+
+        Once the site has begun the WAL anew it goes on under our lock 0, beside which no checkpoint gets anywhere. Yet
+        from the 1,000th frame on each of its commits tries one, and for that SQLite sorts all pages that are not in the
+        main file (`walIteratorInit` in wal.c): a commit would take the longer, the larger the WAL is. Behind a mark up
+        to which all is copied there is nothing to sort, and nothing that the site would have to write and sync.
+
+        Raises:
+            TimelineEndedError: As `look`.
+            apsw.Error: The checkpoint failed. A mark is held all the same.
+        """
         with self._begun_anew() as index:
             is_whole = index.backfilled == index.frames
         if is_whole:
             self._spare.execute("ROLLBACK")  # it may hold lock 0, under which what is not archived could be overwritten
-            return True
+            return
         self._let_go()
-        self._may_end = self._whole = False
+        self._mark, self._may_end, self._whole = 0, False, False
         frames, done = self._checkpoint()
         # No checkpoint copies what is committed behind our mark, so nobody may write the main file until it moves.
         self._whole, self._written = done == frames, self._main_written()
-        return True
 
     @contextlib.contextmanager
     def _begun_anew(self) -> Iterator[WalIndex]:
@@ -272,14 +284,14 @@ class Pin:
             archive(index)
             self.advance(index)
             if self._may_end:
-                return Seal(Outcome.SEALED, self._last, 0.0)
+                return Seal(Outcome.SEALED, 0.0)
         if vain:
-            return Seal(Outcome.PARTIAL, self._last, 0.0)
+            return Seal(Outcome.PARTIAL, 0.0)
         self._writer.set_busy_timeout(int(budget * 1000))
         try:
             self._writer.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
-            return Seal(Outcome.BUSY, self._last, 0.0)
+            return Seal(Outcome.BUSY, 0.0)
         return self._sealed_alone(archive, perf_counter(), budget)
 
     def _sealed_alone(self, archive: Callable[[WalIndex], None], began: float, budget: float) -> Seal:
@@ -298,7 +310,7 @@ class Pin:
         finally:
             self._writer.execute("ROLLBACK")
             self.holds_writers = False
-        return Seal(Outcome.SEALED if self._may_end else Outcome.PARTIAL, self._last, perf_counter() - began)
+        return Seal(Outcome.SEALED if self._may_end else Outcome.PARTIAL, perf_counter() - began)
 
     def settle(self, archived: WalIndex, *, checkpoint: bool) -> int | None:
         """End with all that is archived in the main file, and nothing else: so that its next change shows.

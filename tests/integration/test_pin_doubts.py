@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,34 @@ def test_where_the_site_has_left_nothing_is_lost(database: Path, elsewhere: Open
         again.execute("PRAGMA wal_checkpoint(PASSIVE)")
         again.close()
         assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+    assert reference.restored(base) == database.read_bytes()
+
+
+def test_in_a_wal_that_is_begun_anew_the_site_finds_nothing_to_copy(database: Path, elsewhere: Opener) -> None:
+    """What it writes there is copied under a mark. Under lock 0 each of its commits would try that in vain."""
+    base, site = database.read_bytes(), elsewhere(database)
+    with pinned(database) as pin:
+        reference = Reference(pin)
+        site.execute(WRITE)
+        assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+        pin.copy_on()
+        assert pin.may_end, "nothing is begun, and there is nothing to hold"
+        site.execute(WRITE)
+        site.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        begun = pin.look()
+        assert (begun.backfilled, pin.may_end) == (0, False)
+        pin.copy_on()
+        for _ in range(3):
+            site.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            site.execute(WRITE)
+        now = pin.look()
+        assert now.salts == begun.salts, "nothing is begun anew before all of it is archived"
+        assert now.backfilled == begun.frames < now.frames, "and the site has copied nothing itself"
+        with pytest.raises(ValueError, match="may be overwritten, 0 are archived"):
+            pin.advance(replace(now, salts=bytes(8)))
+        reference.follow()
+        assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+        site.close()
     assert reference.restored(base) == database.read_bytes()
 
 

@@ -17,6 +17,7 @@ import pytest
 from portfolio_ops import config
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.restore import points
+from portfolio_ops.sqlite.wal_index import read_wal_index
 from portfolio_ops.store import timeline
 from tests.integration.archive.oracle import TOOL, State, Yard, require_in_order, state_of
 
@@ -71,6 +72,31 @@ def test_two_writers_that_never_rest(yard: Yard) -> None:
     yard.end_archive()
     [states] = check_every_point(yard).values()
     assert len(states) >= 5
+    assert states[-1] == last_state(yard)
+
+
+def test_a_busy_site_has_nothing_to_checkpoint_itself(yard: Yard) -> None:
+    """Its WAL is copied as it grows: else each commit beyond 1,000 frames would sort all of it, or copy it."""
+    yard.start_archive()
+    yard.wait_for_base()
+    yard.write(0, pause=0.0005, pragmas="synchronous=NORMAL;wal_autocheckpoint=0")
+    begun: dict[bytes, float] = {}
+    grown, older = [], []
+    with contextlib.closing(os.fdopen(os.open(f"{yard.database}-shm", os.O_RDONLY), "rb")) as shm:
+        while not (len(grown) > 50 and len(older) > 50):
+            index, now = read_wal_index(shm.fileno()), time.monotonic()
+            age = now - begun.setdefault(index.salts, now)
+            if len(begun) > 2 and index.frames > 1500:  # not of the WAL that was made with the first commit
+                grown.append(index.backfilled > 0)
+            if age > 2:
+                older.append(index.backfilled > index.frames / 10)
+            assert now < min(begun.values()) + 60, f"{len(begun)} generations"
+            time.sleep(0.01)
+    yard.stop_writing(0)
+    yard.end_archive()
+    assert sum(grown) > len(grown) * 0.8, "what it begins a WAL with is copied before it is archived"
+    assert sum(older) > len(older) * 0.8, "whatever is archived is copied, long before the WAL is ended"
+    [states] = check_every_point(yard).values()
     assert states[-1] == last_state(yard)
 
 
