@@ -166,16 +166,19 @@ class Follower:
         """Archive what is committed, and let the held mark move on; gives whether the WAL is to be sealed now.
 
         One that may come to `_FULL` before the next flush is, while the site leaves gaps for that; or else when it is
-        large. In both cases what is archived is copied at once, so that the site finds nothing to checkpoint.
+        large. Else what is archived is copied at once, so that the site finds nothing to checkpoint.
         """
         before, index = self._index, self._pin.look()
         grown = index.frames - (before.frames if before.salts == index.salts else 0)
         size = index.frames * self._pin.page_size
-        is_full = index.frames + grown >= _FULL
+        is_full = index.frames + 2 * grown >= _FULL
         ends = size >= _LARGE or (is_full and grown < _BUSY)
         with unhurried(size):
+            if ends:
+                self._pin.copy_on()  # the most of it, now: what comes meanwhile is not archived by itself
+                index = self._pin.look()
             self._flush(index)
-            if is_full:
+            if is_full and not ends:
                 self._pin.copy_on()
             else:
                 self._pin.advance(index)

@@ -63,7 +63,7 @@ def stage_moment(plan: MomentPlan, path: Path, log: Log) -> Staged:
         return stage_database(plan.base, path, log)
     began = time.monotonic()
     require_space(path.parent, bytes_needed(plan))
-    decode_to(plan.base, path, log)
+    decode_to(plan.base, path, log, durable=False)  # `_sync` waits for all, and the disk need not be waited for twice
     try:
         for number, (increment, cut) in enumerate(plan.pieces):
             log.progress(f"Replaying {increment.path.name}, {number + 1} of {len(plan.pieces)}")

@@ -94,8 +94,11 @@ def restore_beside(target: Path, stage: Callable[[Path], Staged]) -> Staged:
     return replace(staged, path=target)
 
 
-def decode_to(artifact: Artifact, path: Path, log: Log) -> None:
-    """Decode an artifact's content to a new file, durable on return, and compare its hashes.
+def decode_to(artifact: Artifact, path: Path, log: Log, *, durable: bool = True) -> None:
+    """Decode an artifact's content to a new file, and compare its hashes.
+
+    Args:
+        durable: Whether it has reached the disk on return. If not, the caller sees to that, once it is complete.
 
     Raises:
         VerificationError: It is damaged, or decodes to more than it states (a few bytes can decode to a full disk).
@@ -111,7 +114,8 @@ def decode_to(artifact: Artifact, path: Path, log: Log) -> None:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             check_content(artifact, source, cast("BinaryIO", _Sink(target, artifact, log)))
             target.flush()
-            os.fsync(target.fileno())
+            if durable:
+                os.fsync(target.fileno())
         except BaseException:
             path.unlink(missing_ok=True)
             raise

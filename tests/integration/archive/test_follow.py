@@ -81,7 +81,8 @@ def test_a_busy_site_has_nothing_to_checkpoint_itself(yard: Yard) -> None:
     yard.wait_for_base()
     yard.write(0, pause=0.0005, pragmas="synchronous=NORMAL;wal_autocheckpoint=0")
     begun: dict[bytes, float] = {}
-    grown, older = [], []
+    grown: list[bool] = []
+    older: list[bool] = []
     with contextlib.closing(os.fdopen(os.open(f"{yard.database}-shm", os.O_RDONLY), "rb")) as shm:
         while not (len(grown) > 50 and len(older) > 50):
             index, now = read_wal_index(shm.fileno()), time.monotonic()
