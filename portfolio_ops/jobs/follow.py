@@ -106,8 +106,7 @@ class Follower:
                 hurries = is_left and pace.hurries(now)
                 is_due = pace.dirty and (now - pace.flushed >= EVERY or hurries or self._orders.stop or once)
                 if is_due:
-                    ends = self._flush_all()
-                    # A single pass leaves the generation as it is: only in that one can the next pass go on.
+                    ends = self._flush_all(copies=not once)
                     pace.flushed, pace.dirty, pace.sealed, pace.settled = now, False, once, once
                     pace.seal_at = now if ends else now + _AT_REST
                 rests = is_left and not pace.dirty
@@ -127,14 +126,14 @@ class Follower:
                     self._base.require_no_failure()
                 gives_way = self._orders.give_way()
                 if self._orders.stop or gives_way or (once and self._base.is_there):
-                    self._flush_all()
+                    self._flush_all(copies=False)
                     if not gives_way:
                         self._settle(once=once)
                     return
                 self._detector.tend()
                 closing = self._closing if pace.may_be_left(now) else None
                 changed = self._rest.take(self._next(now, pace), self._status(), dirty=pace.dirty, closing=closing)
-                pace.note(dirty=changed or self._is_behind(), begins=self._pin.may_end)
+                pace.note(dirty=changed or self._is_behind(), begins=self._pin.may_end and not once)
 
     def _is_left(self, now: float, pace: "_Pace") -> bool:
         """Whether the site has left the database; all of it is in the main file then."""
@@ -162,17 +161,21 @@ class Follower:
         last = f"last restore point {local(self._chapter.last)}" if self._chapter.last else "no restore point yet"
         return f"Timeline {self.timeline}: {last}, {self._index.frames} frames in the WAL"
 
-    def _flush_all(self) -> bool:
+    def _flush_all(self, *, copies: bool) -> bool:
         """Archive what is committed, and let the held mark move on; gives whether the WAL is to be sealed now.
 
         One that may come to `_FULL` before the next flush is, while the site leaves gaps for that; or else when it is
         large. Else what is archived is copied at once, so that the site finds nothing to checkpoint.
+
+        Args:
+            copies: Whether anything may be copied and sealed. A single pass leaves the generation as it is: only in
+                that one can the next pass go on.
         """
         before, index = self._index, self._pin.look()
         grown = index.frames - (before.frames if before.salts == index.salts else 0)
         size = index.frames * self._pin.page_size
-        is_full = index.frames + 2 * grown >= _FULL
-        ends = size >= _LARGE or (is_full and grown < _BUSY)
+        is_full = copies and index.frames + 2 * grown >= _FULL
+        ends = copies and (size >= _LARGE or (is_full and grown < _BUSY))
         with unhurried(size):
             if ends:
                 self._pin.copy_on()  # the most of it, now: what comes meanwhile is not archived by itself

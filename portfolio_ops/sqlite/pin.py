@@ -214,7 +214,6 @@ class Pin:
 
         Raises:
             TimelineEndedError: As `look`.
-            apsw.Error: The checkpoint failed. A mark is held all the same.
         """
         if others_are_connected(self._shm):
             return False
@@ -229,9 +228,10 @@ class Pin:
         main file (`walIteratorInit` in wal.c): a commit would take the longer, the larger the WAL is. Behind a mark up
         to which all is copied there is nothing to sort, and nothing that the site would have to write and sync.
 
+        Where the disk is full or fails, nothing is copied: whoever calls is to archive first, and `seal` tells of it.
+
         Raises:
             TimelineEndedError: As `look`.
-            apsw.Error: The checkpoint failed. A mark is held all the same.
         """
         with self._begun_anew() as index:
             is_whole = index.backfilled == index.frames
@@ -239,10 +239,11 @@ class Pin:
             self._spare.execute("ROLLBACK")  # it may hold lock 0, under which what is not archived could be overwritten
             return
         self._let_go()
-        self._mark, self._may_end, self._whole = 0, False, False
-        frames, done = self._checkpoint()
-        # No checkpoint copies what is committed behind our mark, so nobody may write the main file until it moves.
-        self._whole, self._written = done == frames, self._main_written()
+        self._mark, self._whole = 0, False
+        with contextlib.suppress(apsw.Error):
+            frames, done = self._checkpoint()
+            # No checkpoint copies what is committed behind our mark, so nobody may write the main file until it moves.
+            self._whole, self._written = done == frames, self._main_written()
 
     @contextlib.contextmanager
     def _begun_anew(self) -> Iterator[WalIndex]:

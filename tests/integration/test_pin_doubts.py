@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import apsw
 import pytest
 
 from portfolio_ops.errors import NotFoundError, RefusedError
@@ -122,6 +124,37 @@ def test_in_a_wal_that_is_begun_anew_the_site_finds_nothing_to_copy(database: Pa
         reference.follow()
         assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
         site.close()
+    assert reference.restored(base) == database.read_bytes()
+
+
+@pytest.mark.parametrize("site_is_there", [True, False])
+def test_where_nothing_can_be_copied_it_stays_readable(
+    database: Path, elsewhere: Opener, site_is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk under the database is told by a seal; what is committed is archived before."""
+    base, site = database.read_bytes(), elsewhere(database)
+    with pinned(database) as pin:
+        reference = Reference(pin)
+        site.execute(WRITE)
+        assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+        site.execute(WRITE)
+        if not site_is_there:
+            site.close()
+        with monkeypatch.context() as full:
+            full.setattr(pin, "_checkpoint", Mock(side_effect=apsw.FullError("database or disk is full")))
+            pin.copy_on() if site_is_there else pin.leave_nothing()
+            assert pin.look().backfilled == 0
+            if site_is_there:
+                time.sleep(0.01)  # the clock of files ticks each few milliseconds
+                site.execute("PRAGMA wal_checkpoint(PASSIVE)")  # it may find room, and copies what we could not
+                assert pin.look().backfilled > 0
+                site.execute(WRITE)
+            reference.follow()
+            with pytest.raises(apsw.FullError):
+                pin.seal(reference.archive, BUDGET)
+        assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+        if site_is_there:
+            site.close()
     assert reference.restored(base) == database.read_bytes()
 
 

@@ -164,7 +164,7 @@ def test_writers_are_not_held_while_the_disk_is_waited_for(
         for held in (False, True):
             pin.holds_writers = held
             writer.run(CHANGE)
-            follower._flush_all()
+            follower._flush_all(copies=True)
         assert len(synced) == 1
         pin.holds_writers = False
         assert follower._seal()
@@ -192,7 +192,7 @@ def test_a_restore_point_stands_where_one_is_asked_for_if_a_commit_ends_there(si
         assert list(follower._witnessed(index)) == []
         assert witness.asked(site.state) == witness.Asked(ahead, now)  # the next flush may come to it
         witness.ask(site.state, first, now)
-        follower._flush_all()
+        follower._flush_all(copies=True)
     newest = timeline.newest(site.backups, follower.timeline, site.name)
     assert newest is not None
     assert [cut.position for cut in newest.cuts[-2:]] == [first, last]

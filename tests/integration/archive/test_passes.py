@@ -11,6 +11,7 @@ import pytest
 from portfolio_ops.config import Site
 from portfolio_ops.jobs import follow
 from portfolio_ops.jobs.archive import archive
+from portfolio_ops.sqlite.wal_index import read_wal_index
 from portfolio_ops.store import timeline
 from tests.integration.conftest import Elsewhere
 
@@ -51,6 +52,19 @@ def test_where_nothing_was_committed_nothing_is_written(site: Site, program: Els
     files = contents(site)
     assert passes(site) == second
     assert contents(site) == files
+
+
+def test_a_large_wal_is_left_as_it_is(site: Site, program: Elsewhere) -> None:
+    """Were it all in the main file, the site would begin it anew, and nobody could tell what passed meanwhile."""
+    program.execute("PRAGMA wal_autocheckpoint=0")
+    [name], _, _ = passes(site)
+    for _ in range(3):
+        for _ in range(600):
+            program.execute(NOTE)
+        names, bases, _ = passes(site)
+        assert (names, bases) == ([name], 1)
+        with site.database.with_name(f"{site.database.name}-shm").open("rb") as shm:
+            assert read_wal_index(shm.fileno()).backfilled == 0
 
 
 def contents(site: Site) -> dict[Path, bytes]:
