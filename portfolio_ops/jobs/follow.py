@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import apsw
+
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import messages
@@ -56,7 +58,7 @@ class Follower:
 
     def __init__(self, site: Site, pin: Pin, log: Log, watch: Watch, orders: Orders, *, ended: str = "") -> None:
         self._site, self._pin, self._log, self._orders = site, pin, log, orders
-        self._index, self._chain = pin.look(), b""
+        self._index, self._chain, self._is_busy = pin.look(), b"", False
         self._tail, self._chapter, self.timeline, resumed = self._begin(ended)
         leads = Leads(site, self.timeline, lambda: self._tail.position)
         self._base = Base(site, log, leads, resumed=resumed)
@@ -121,19 +123,20 @@ class Follower:
                 self._chapter.require_named(datetime.now(UTC))
                 self._base.look()
                 if pace.copies_on(now):
-                    self._pin.copy_on()
+                    self._copy_on(now, pace)
                 if once:
                     self._base.require_no_failure()
                 gives_way = self._orders.give_way()
                 if self._orders.stop or gives_way or (once and self._base.is_there):
                     self._flush_all(copies=False)
                     if not gives_way:
-                        self._settle(once=once)
+                        self._end(once=once)
                     return
                 self._detector.tend()
                 closing = self._closing if pace.may_be_left(now) else None
                 changed = self._rest.take(self._next(now, pace), self._status(), dirty=pace.dirty, closing=closing)
-                pace.note(dirty=changed or self._is_behind(), begins=self._pin.may_end and not once)
+                begins = self._pin.may_end and self._is_busy and not once  # before it is looked at again
+                pace.note(dirty=changed or self._is_behind(), begins=begins)
 
     def _is_left(self, now: float, pace: "_Pace") -> bool:
         """Whether the site has left the database; all of it is in the main file then."""
@@ -165,7 +168,8 @@ class Follower:
         """Archive what is committed, and let the held mark move on; gives whether the WAL is to be sealed now.
 
         One that may come to `_FULL` before the next flush is, while the site leaves gaps for that; or else when it is
-        large. Else what is archived is copied at once, so that the site finds nothing to checkpoint.
+        large. In both cases it is copied at once, so that the site finds nothing to checkpoint: but not before it is
+        archived, for where that fails, what the WAL still holds can be archived later.
 
         Args:
             copies: Whether anything may be copied and sealed. A single pass leaves the generation as it is: only in
@@ -174,18 +178,21 @@ class Follower:
         before, index = self._index, self._pin.look()
         grown = index.frames - (before.frames if before.salts == index.salts else 0)
         size = index.frames * self._pin.page_size
-        is_full = copies and index.frames + 2 * grown >= _FULL
-        ends = copies and (size >= _LARGE or (is_full and grown < _BUSY))
+        is_full, is_large = index.frames + 2 * grown >= _FULL, size >= _LARGE
+        self._is_busy = grown >= _BUSY
         with unhurried(size):
-            if ends:
-                self._pin.copy_on()  # the most of it, now: what comes meanwhile is not archived by itself
-                index = self._pin.look()
             self._flush(index)
-            if is_full and not ends:
+            if copies and (is_full or is_large):
                 self._pin.copy_on()
             else:
                 self._pin.advance(index)
-        return ends
+        return is_large or (is_full and not self._is_busy)
+
+    def _copy_on(self, now: float, pace: "_Pace") -> None:
+        """Copy what a busy site has written into a new WAL, before it comes to `_FULL`."""
+        with unhurried(self._pin.look().frames * self._pin.page_size):
+            is_copied = self._pin.copy_on()
+        pace.copy_at = None if is_copied else now + _COPY_ON  # of a long transaction there is nothing yet
 
     def _flush(self, index: WalIndex) -> None:
         self._mark_empty(index)
@@ -255,6 +262,16 @@ class Follower:
         if changed is not None:
             self._remember(changed)
 
+    def _end(self, *, once: bool) -> None:
+        """Let the next start go on with the timeline, also where the site writes on meanwhile.
+
+        In a WAL that it begins anew now it comes to no checkpoint until then, if that is not long.
+        """
+        if not once:
+            with contextlib.suppress(apsw.FullError):
+                self._seal()
+        self._settle(once=once)
+
     def _remember(self, changed: int = 0) -> None:
         standing = Standing(self._chain, self._tail.checksum, self._tail.position, changed)
         remember(self._site.state, standing)
@@ -304,17 +321,14 @@ class _Pace:
         return self.dirty or not self.sealed
 
     def note(self, *, dirty: bool, begins: bool) -> None:
-        """Note whether something may not be archived, and whether the site may just have begun a WAL anew with it."""
+        """Note whether something may not be archived, and whether a busy site may have begun a WAL anew with it."""
         if dirty and not self.dirty:
             self.copy_at = time.monotonic() + _COPY_ON if begins else None
         self.dirty = dirty
 
     def copies_on(self, now: float) -> bool:
-        """Whether to copy now what is in a new WAL, once."""
-        if not self.dirty or self.copy_at is None or now < self.copy_at:
-            return False
-        self.copy_at = None
-        return True
+        """Whether to copy now what is in a new WAL."""
+        return self.dirty and self.copy_at is not None and now >= self.copy_at
 
     def hurries(self, now: float) -> bool:
         """Whether to archive at once because the site has left: not each time, where it leaves after each commit."""

@@ -118,6 +118,7 @@ class Pin:
         self._may_end = self._whole = self._last.frames == self._last.backfilled
         self._written = self._main_written()
         self._settled: WalIndex | None = None
+        self._failed: apsw.Error | None = None
         self.look()
 
     @property
@@ -138,6 +139,8 @@ class Pin:
         """
         self.looked = datetime.now(UTC)
         index = read_wal_index(self._shm)
+        if index.salts == self._last.salts and index.backfilled < self._last.backfilled:
+            self._whole = False  # a process of the site died, and the index was made anew: it copies once more
         written = self._whole and self._main_written() != self._written
         try:
             for path, descriptor in self._files.items():
@@ -220,7 +223,7 @@ class Pin:
         self.copy_on()
         return True
 
-    def copy_on(self) -> None:
+    def copy_on(self) -> bool:
         """Copy what is in the WAL into the main file, archived or not: under a mark, so that all of it stays readable.
 
         Once the site has begun the WAL anew it goes on under our lock 0, beside which no checkpoint gets anywhere. Yet
@@ -228,7 +231,11 @@ class Pin:
         main file (`walIteratorInit` in wal.c): a commit would take the longer, the larger the WAL is. Behind a mark up
         to which all is copied there is nothing to sort, and nothing that the site would have to write and sync.
 
-        Where the disk is full or fails, nothing is copied: whoever calls is to archive first, and `seal` tells of it.
+        Where the disk fails, `seal` tells of it: what is committed is archived before that. Where it is full, that may
+        pass, and else `seal` meets it.
+
+        Returns:
+            Whether there was anything to copy.
 
         Raises:
             TimelineEndedError: As `look`.
@@ -237,13 +244,19 @@ class Pin:
             is_whole = index.backfilled == index.frames
         if is_whole:
             self._spare.execute("ROLLBACK")  # it may hold lock 0, under which what is not archived could be overwritten
-            return
+            return False
         self._let_go()
         self._mark, self._whole = 0, False
-        with contextlib.suppress(apsw.Error):
+        try:
             frames, done = self._checkpoint()
-            # No checkpoint copies what is committed behind our mark, so nobody may write the main file until it moves.
-            self._whole, self._written = done == frames, self._main_written()
+        except apsw.FullError:
+            return True
+        except apsw.Error as error:
+            self._failed = error
+            return True
+        # No checkpoint copies what is committed behind our mark, so nobody may write the main file until it moves.
+        self._whole, self._written = done == frames, self._main_written()
+        return True
 
     @contextlib.contextmanager
     def _begun_anew(self) -> Iterator[WalIndex]:
@@ -274,8 +287,11 @@ class Pin:
 
         Raises:
             TimelineEndedError: As `look`.
-            apsw.Error: A checkpoint failed, for example for want of space. A mark is held all the same.
+            apsw.Error: A checkpoint failed, for example for want of space, or one of `copy_on` did. A mark is held all
+                the same.
         """
+        if self._failed is not None:  # the kernel tells of it once, and takes what it could not write for written
+            raise self._failed
         for _ in range(_ROUNDS):
             frames, done = self._checkpoint()
             if done < frames:
@@ -323,8 +339,9 @@ class Pin:
             checkpoint: Copy what is not in the main file yet. Else only a WAL without a frame will do.
 
         Returns:
-            When the main file was changed last, as `changed`; None where a reader of the site's is in the way, the site
-            writes, or the disk fails.
+            When the main file was changed last, as `changed`; None where a reader of the site's is in the way, the disk
+            fails, or the site writes on: but into a WAL that it began anew after a seal, it may, since nothing of that
+            gets into the main file while this pin lasts.
 
         Raises:
             TimelineEndedError: As `look`.
@@ -334,19 +351,30 @@ class Pin:
         try:
             if archived.frames:
                 self._checkpoint()
-            if not self._is(archived):
-                return None
-            self.advance(archived)
+            if not self._has_begun_anew(archived):
+                if not self._is(archived):
+                    return None
+                self.advance(archived)
             os.fsync(self._main)
         except (apsw.Error, OSError, BusyError):
             return None
         # Nobody writes the file as long as our lock is held; what is written then must not bear the time of now.
         sleep(tick_of(self.changed))
         changed = self.changed
+        if self._has_begun_anew(archived):
+            return changed
         if not self._whole or not self._is(archived):
             return None
         self._settled = archived
         return changed
+
+    def _has_begun_anew(self, archived: WalIndex) -> bool:
+        """Whether all that is archived is in the main file, and the site goes on in another generation.
+
+        Our lock is 0 then: it was got when all was archived, and under a mark no WAL is begun anew.
+        """
+        index = self.look()
+        return self._whole and index.salts != archived.salts and not index.backfilled
 
     def _is(self, archived: WalIndex) -> bool:
         """Whether nothing was committed behind what is archived."""

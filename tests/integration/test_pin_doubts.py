@@ -4,6 +4,7 @@ import gc
 import os
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,12 @@ from tests.integration.wal_reference import Reference
 
 Opener = Callable[..., Any]
 BUDGET = 0.2
+TORN = """
+import os, sys
+index = os.open(sys.argv[1], os.O_RDWR)
+[byte] = os.pread(index, 1, 8)
+os.pwrite(index, bytes([byte ^ 1]), 8)  # in the first of two copies of the header
+"""
 WRITE = "INSERT INTO notes(body) VALUES(randomblob(3000))"
 
 
@@ -156,6 +163,64 @@ def test_where_nothing_can_be_copied_it_stays_readable(
         if site_is_there:
             site.close()
     assert reference.restored(base) == database.read_bytes()
+
+
+def test_a_disk_that_fails_under_a_copy_is_told_by_the_seal(
+    database: Path, elsewhere: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of it once."""
+    site = elsewhere(database)
+    with pinned(database) as pin:
+        reference = Reference(pin)
+        site.execute(WRITE)
+        with monkeypatch.context() as failing:
+            failing.setattr(pin, "_checkpoint", Mock(side_effect=apsw.IOError("disk I/O error")))
+            pin.copy_on()
+        reference.follow()
+        with pytest.raises(apsw.IOError):
+            pin.seal(reference.archive, BUDGET)
+
+
+def test_an_index_that_the_site_made_anew_is_no_other_program(database: Path, elsewhere: Opener) -> None:
+    """A process that is killed while it writes the index loses what is known of copies: the site makes them again."""
+    base, site = database.read_bytes(), elsewhere(database)
+    with pinned(database) as pin:
+        reference = Reference(pin)
+        site.execute(WRITE)
+        pin.copy_on()
+        assert pin.look().backfilled > 0
+        time.sleep(0.01)  # the clock of files ticks each few milliseconds
+        subprocess.run([sys.executable, "-c", TORN, side(database, "-shm")], check=True)
+        site.execute("SELECT count(*) FROM notes")
+        assert pin.look().backfilled == 0
+        site.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        assert pin.look().backfilled > 0
+        reference.follow()
+        assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+        site.close()
+    assert reference.restored(base) == database.read_bytes()
+
+
+@pytest.mark.parametrize("how", ["begins another", "writes on in this one", "has written before"])
+def test_settled_beside_a_site_that_writes_on(database: Path, elsewhere: Opener, how: str) -> None:
+    """After a seal it begins another generation, of which nothing is in the main file. Else nothing can be said."""
+    site = elsewhere(database)
+    with pinned(database) as pin:
+        reference = Reference(pin)
+        site.execute(WRITE)
+        archived = reference.follow()
+        if how != "writes on in this one":
+            assert pin.seal(reference.archive, BUDGET).outcome is Outcome.SEALED
+        site.execute(WRITE)
+        if how == "has written before":
+            pin.copy_on()
+        changed = pin.settle(archived, checkpoint=True)
+        assert (changed is not None) == (how == "begins another")
+        assert not pin.is_settled, "its WAL is kept"
+        if changed is not None:
+            site.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            assert pin.changed == changed
+    assert side(database, "-wal").stat().st_size > 0
 
 
 def test_a_file_that_is_put_there_when_the_site_has_left(database: Path, elsewhere: Opener) -> None:

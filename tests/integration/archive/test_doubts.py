@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,6 +16,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs import follow
 from portfolio_ops.jobs.follow import Follower
 from portfolio_ops.jobs.following import Orders
 from portfolio_ops.moment import exact
@@ -169,6 +171,24 @@ def test_writers_are_not_held_while_the_disk_is_waited_for(
         pin.holds_writers = False
         assert follower._seal()
         assert len(synced) >= 2
+
+
+def test_what_cannot_be_archived_is_left_in_the_wal(
+    site: Site, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copied into the main file, it would go with the site's next commit, once a full disk lets the site go."""
+    archived(site, writer)
+    with following(site) as follower:
+        writer.run("PRAGMA wal_autocheckpoint=0", *[CHANGE] * 600)
+        assert follower._pin.look().frames > follow._FULL
+        with monkeypatch.context() as full:
+            full.setattr(follower._chapter, "append", Mock(side_effect=OSError("the disk is full")))
+            with pytest.raises(OSError, match="full"):
+                follower._flush_all(copies=True)
+        assert follower._pin.look().backfilled == 0
+        follower._flush_all(copies=True)
+        now = follower._pin.look()
+        assert now.backfilled == now.frames
 
 
 def test_a_restore_point_stands_where_one_is_asked_for_if_a_commit_ends_there(site: Site, writer: Writer) -> None:

@@ -152,6 +152,27 @@ def test_stopped_cleanly_it_goes_on_with_the_same_timeline(yard: Yard) -> None:
     assert states[-1] == last_state(yard)
 
 
+def test_stopped_beside_a_busy_site_it_goes_on_with_the_same_timeline(yard: Yard) -> None:
+    """Its WAL is beyond where the site checkpoints, who would begin it anew at once, and nobody knew what passed."""
+    yard.start_archive()
+    yard.wait_for_base()
+    yard.write(0, pragmas="synchronous=NORMAL;wal_autocheckpoint=6000")
+    with contextlib.closing(os.fdopen(os.open(f"{yard.database}-shm", os.O_RDONLY), "rb")) as shm:
+        ends = time.monotonic() + 60
+        while read_wal_index(shm.fileno()).frames < 6500:
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+    yard.end_archive()
+    yard.start_archive()
+    time.sleep(2)
+    yard.stop_writing(0)
+    time.sleep(1.5)
+    yard.end_archive()
+    assert "Going on with timeline" in yard.said()
+    [states] = check_every_point(yard).values()
+    assert states[-1] == last_state(yard)
+
+
 def test_the_site_stops_and_starts_and_others_checkpoint(yard: Yard) -> None:
     yard.start_archive()
     yard.wait_for_base()
