@@ -22,7 +22,7 @@ from portfolio_ops.restore import record
 from portfolio_ops.setting import format_duration
 from portfolio_ops.sqlite import removed
 from portfolio_ops.sqlite.place import located, require_the_sites
-from portfolio_ops.store import catalogue, lock, others, requests, runs, verified
+from portfolio_ops.store import catalogue, lock, others, requests, runs, timeline, verified
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.catalogue import Problem
 from portfolio_ops.store.retention import limit_of
@@ -312,10 +312,16 @@ def _sweep(site: Site) -> None:
     for folder in (site.state, *requests.folders(site.state)):
         remove_temporaries(folder, older_than=_WRITTEN_WITHIN)
     for job in JOBS:
-        folder = site.backups / job.kind.folder
-        if folder.is_dir() and temporaries(folder, older_than=_WRITTEN_WITHIN):
-            with (
-                contextlib.suppress(BusyError),
-                lock.held(site.state, job.kind.value, wait=timedelta(), on_wait=lambda _: None),
-            ):
-                remove_temporaries(folder, older_than=_WRITTEN_WITHIN)
+        for folder in _folders(site, job):
+            # Somebody writes there, or the folder of a timeline went when it was empty.
+            with contextlib.suppress(BusyError, FileNotFoundError):
+                if temporaries(folder, older_than=_WRITTEN_WITHIN):
+                    with lock.held(site.state, job.kind.value, wait=timedelta(), on_wait=lambda _: None):
+                        remove_temporaries(folder, older_than=_WRITTEN_WITHIN)
+
+
+def _folders(site: Site, job: Job) -> list[Path]:
+    """Where a job writes; beside the bases, the archive has a folder for each timeline."""
+    folder = site.backups / job.kind.folder
+    timelines = [timeline.folder_of(site.backups, name) for name in timeline.ids(site.backups)] if job is BASE else []
+    return [folder, *timelines] if folder.is_dir() else []

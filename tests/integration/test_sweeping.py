@@ -10,7 +10,7 @@ import pytest
 
 from portfolio_ops.config import Site
 from portfolio_ops.jobs import health
-from portfolio_ops.store import runs
+from portfolio_ops.store import runs, timeline
 from portfolio_ops.store.artifact import Kind
 from tests.integration.test_jobs import asked, call, lock_held
 
@@ -30,6 +30,9 @@ def test_the_hourly_check_removes_what_runs_left_unfinished(site: Site) -> None:
     call(site, "backup", "daily")
     gone = [left(site.backups / kind.folder, ".tmp-old") for kind in Kind]
     gone.append(left(site.state, ".tmp-old"))
+    gone.append(
+        left(timeline.folder_of(site.backups, timeline.following_id(site.backups, datetime.now(UTC))), ".tmp-old")
+    )
     kept = [left(site.backups / kind.folder, ".tmp-young", age=60) for kind in Kind]
     kept += [left(site.backups / kind.folder, "tmp-of-somebody") for kind in Kind]
     kept.append(left(site.backups / "daily/.tmp-folder", "file"))
