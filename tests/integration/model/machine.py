@@ -90,6 +90,7 @@ class Site(RuleBasedStateMachine):
     @rule(mode=_modes)
     def changes_its_journal_mode(self, mode: str) -> None:
         self.place.change(f"PRAGMA journal_mode={mode}")
+        self.judge.mode_changed = True
 
     @rule(mode=_modes, size=_sizes, over=st.booleans())
     def is_replaced(self, mode: str, size: int, over: bool) -> None:

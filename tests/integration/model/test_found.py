@@ -53,3 +53,12 @@ def test_the_clock_went_back_before_anything_was_committed_in_a_timeline(state: 
     state.clock_goes_back(minutes=3)
     state.adds(rows=3, size=10)
     state.archives(fate=None, busy=0)
+
+
+def test_the_journal_mode_changed_and_changed_back(state: Site) -> None:
+    state.begins(opened=False, mode="wal")
+    state.starts()
+    state.changes_its_journal_mode(mode="delete")
+    state.archives(busy=3, fate=None)
+    state.changes_its_journal_mode(mode="wal")
+    state.judge.examine()

@@ -238,34 +238,33 @@ def _lose_all_comments(site: Site) -> None:
 
 def test_a_volume_with_another_device_number_after_the_power_cut(tmp_path: Path, site: Site) -> None:
     """As a droplet's volumes may have after a reboot; what was in place is known all the same."""
-    images, numbers = [tmp_path / "one.img", tmp_path / "two.img"], []
-    for image in images:
-        subprocess.run(["truncate", "-s", "64M", image], check=True)
-        subprocess.run(["mkfs.ext4", "-q", "-b", "4096", image], check=True)
-    volume, other = tmp_path / "volume", tmp_path / "other"
+    image, volume = tmp_path / "image", tmp_path / "volume"
+    devices: list[str] = []
+    subprocess.run(["truncate", "-s", "64M", image], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", image], check=True)
     volume.mkdir()
-    other.mkdir()
-    mount = ["mount", "-o", "loop"]
     try:
-        subprocess.run([*mount, images[0], volume], check=True)
+        for _ in range(2):
+            command = ["losetup", "--find", "--show", str(image)]
+            devices.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+        subprocess.run(["mount", devices[0], volume], check=True)
         shutil.copytree(site.root, volume / "site")
         site.file.write_text(f'[site]\nroot = "{volume / "site"}"\n')
         site = _with_backend(config.load(site.file), tmp_path)
         backup_daily(site, wait=timedelta())
         _lose_all_comments(site)
         _die_with_the_new_one_in_place(site)
-        numbers.append(volume.stat().st_dev)
+        before = volume.stat().st_dev
         subprocess.run(["umount", volume], check=True)
-        subprocess.run([*mount, images[1], other], check=True)
-        subprocess.run([*mount, images[0], volume], check=True)
-        numbers.append(volume.stat().st_dev)
+        subprocess.run(["mount", devices[1], volume], check=True)
+        assert volume.stat().st_dev != before
         with restore.alone(site, wait=timedelta()) as log:
             assert "the restored database is in place" in restore.finish_interrupted(site, log)
         assert restore.undoable(site).undo
     finally:
-        for each in (volume, other):
-            subprocess.run(["umount", each], check=False)
-    assert numbers[0] != numbers[1]
+        subprocess.run(["umount", volume], check=False)
+        for each in devices:
+            subprocess.run(["losetup", "--detach", each], check=False)
 
 
 def test_a_restore_that_died_meanwhile_is_not_forgotten(site: Site, tmp_path: Path) -> None:
