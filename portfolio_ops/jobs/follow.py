@@ -139,7 +139,7 @@ class Follower:
                 pace.note(dirty=changed or self._is_behind(), begins=begins)
 
     def _is_left(self, now: float, pace: "_Pace") -> bool:
-        """Whether the site has left the database; all of it is in the main file then."""
+        """Whether the site has left the database; unless the disk is full or fails, all is in the main file then."""
         is_left = pace.may_be_left(now) and self._pin.leave_nothing()
         if self._rest.is_closed:
             pace.deaf_until = now + _NEXT_CLOSE

@@ -351,35 +351,30 @@ class Pin:
         try:
             if archived.frames:
                 self._checkpoint()
-            if not self._has_begun_anew(archived):
-                if not self._is(archived):
-                    return None
+            index = self.look()
+            if _same_place(index, archived):
                 self.advance(archived)
+            elif not self._has_begun_anew(archived, index):
+                return None
             os.fsync(self._main)
         except (apsw.Error, OSError, BusyError):
             return None
         # Nobody writes the file as long as our lock is held; what is written then must not bear the time of now.
         sleep(tick_of(self.changed))
         changed = self.changed
-        if self._has_begun_anew(archived):
-            return changed
-        if not self._whole or not self._is(archived):
+        index = self.look()
+        if self._whole and _same_place(index, archived):
+            self._settled = archived
+        elif not self._has_begun_anew(archived, index):
             return None
-        self._settled = archived
         return changed
 
-    def _has_begun_anew(self, archived: WalIndex) -> bool:
+    def _has_begun_anew(self, archived: WalIndex, index: WalIndex) -> bool:
         """Whether all that is archived is in the main file, and the site goes on in another generation.
 
         Our lock is 0 then: it was got when all was archived, and under a mark no WAL is begun anew.
         """
-        index = self.look()
         return self._whole and index.salts != archived.salts and not index.backfilled
-
-    def _is(self, archived: WalIndex) -> bool:
-        """Whether nothing was committed behind what is archived."""
-        index = self.look()
-        return (index.salts, index.frames) == (archived.salts, archived.frames)
 
     @property
     def changed(self) -> int:
@@ -401,7 +396,7 @@ class Pin:
     def is_settled(self) -> bool:
         """Whether it is still as `settle` left it."""
         try:
-            return self._settled is not None and self._is(self._settled)
+            return self._settled is not None and _same_place(self.look(), self._settled)
         except (PortfolioOpsError, OSError):
             return False
 
@@ -479,6 +474,11 @@ def _required_archived(archived: WalIndex, index: WalIndex) -> int:
     if index.backfilled > frames:
         raise ValueError(f"{index.backfilled} frames may be overwritten, {frames} are archived")
     return frames
+
+
+def _same_place(index: WalIndex, archived: WalIndex) -> bool:
+    """Whether nothing was committed behind what is archived."""
+    return (index.salts, index.frames) == (archived.salts, archived.frames)
 
 
 def _begin(connection: apsw.Connection) -> None:
