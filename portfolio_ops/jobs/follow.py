@@ -1,50 +1,31 @@
 """Following a pinned database: what was committed goes into the archive, at most once a second, until told to stop."""
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import apsw
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import messages
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, unhurried
 from portfolio_ops.jobs.base import Base, Leads
 from portfolio_ops.jobs.chapter import Chapter
 from portfolio_ops.jobs.detect import Detector
-from portfolio_ops.jobs.following import ALIVE, EVERY, Orders, Rest, Stalls, begin_timeline
+from portfolio_ops.jobs.following import ALIVE, Orders, Rest, Stalls, begin_timeline
+from portfolio_ops.jobs.pace import Load, Pace
+from portfolio_ops.jobs.resume import beginning, resumable
 from portfolio_ops.moment import local
-from portfolio_ops.restore.history import history_of
-from portfolio_ops.sqlite.increment import Link
 from portfolio_ops.sqlite.pin import Outcome, Pin
 from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.snapshot import Position
 from portfolio_ops.sqlite.tail import DamagedWalError, Tail
 from portfolio_ops.sqlite.wal_index import WalIndex
-from portfolio_ops.store import timeline, witness
-from portfolio_ops.store.standing import Standing, remember, remembered
-
-_AT_REST = 1.0
-_FULL = 1000
-"""Frames of a WAL from which on SQLite lets each commit of the site try a checkpoint (`wal_autocheckpoint`)."""
-
-_BUSY = 200
-"""Frames between two flushes from which on the site may leave no gap in which a WAL can be sealed."""
-
-_LARGE = 32 << 20
-"""Bytes of a WAL that is sealed though the site may have to be held for it. Each such seal stores hot pages anew."""
-
-_SEAL_AGAIN = 5.0
-_COPY_ON = 0.05
-"""Seconds from the first write into a new WAL until what is in it is copied: before it has come to `_FULL`, mostly."""
-
-_NEXT_CLOSE = 0.05
-"""Seconds after a close of the database in which no other is listened for: there may be thousands a second."""
+from portfolio_ops.store import witness
+from portfolio_ops.store.standing import Standing, remember
 
 
 class Follower:
@@ -58,7 +39,7 @@ class Follower:
 
     def __init__(self, site: Site, pin: Pin, log: Log, watch: Watch, orders: Orders, *, ended: str = "") -> None:
         self._site, self._pin, self._log, self._orders = site, pin, log, orders
-        self._index, self._chain, self._is_busy = pin.look(), b"", False
+        self._index, self._chain = pin.look(), b""
         self._tail, self._chapter, self.timeline, resumed = self._begin(ended)
         leads = Leads(site, self.timeline, lambda: self._tail.position)
         self._base = Base(site, log, leads, resumed=resumed)
@@ -72,7 +53,7 @@ class Follower:
     def _begin(self, ended: str) -> tuple[Tail, Chapter, str, bool]:
         """Go on with the newest timeline if that can be proved, else begin another; tells which of both."""
         site, page_size = self._site, self._pin.page_size
-        resumed = _resumable(site, self._index, self._pin)
+        resumed = resumable(site, self._index, self._pin)
         if resumed is not None and resumed.name != ended:
             words = f"Going on with timeline {resumed.name} from frame {resumed.tail.position.frame}"
             self._log.event(messages.ARCHIVE_RESUMED, words, timeline=resumed.name)
@@ -81,7 +62,7 @@ class Follower:
             return resumed.tail, chapter, resumed.name, True
         tail = self._tail_from_here()
         name = begin_timeline(site, self._log)
-        self._chain = _beginning(name)
+        self._chain = beginning(name)
         remember(site.state, Standing(self._chain, tail.checksum, tail.position))
         return tail, Chapter(site, name, page_size, None, None), name, False
 
@@ -101,28 +82,23 @@ class Follower:
     def run(self, *, once: bool) -> None:
         """Follow until told to stop, or, if `once`, until what is committed now is archived and a base is there."""
         with contextlib.closing(self._chapter), self._base, self._detector:
-            pace = _Pace(time.monotonic())
+            pace = Pace(time.monotonic())
             while True:
                 now = time.monotonic()
                 is_left = not once and self._is_left(now, pace)
-                hurries = is_left and pace.hurries(now)
-                is_due = pace.dirty and (now - pace.flushed >= EVERY or hurries or self._orders.stop or once)
+                is_due = pace.is_flush_due(now, is_left=is_left, at_once=self._orders.stop or once)
                 if is_due:
-                    ends = self._flush_all(copies=not once)
-                    pace.flushed, pace.dirty, pace.sealed, pace.settled = now, False, once, once
-                    pace.seal_at = now if ends else now + _AT_REST
-                rests = is_left and not pace.dirty
-                if not pace.sealed and (now >= pace.seal_at or rests) and self._index.frames:
-                    pace.sealed = self._seal()
-                    pace.seal_at = now + _SEAL_AGAIN
+                    pace.note_flush(now, self._flush_all(copies=not once), once=once)
+                if pace.is_seal_due(now, is_left=is_left) and self._index.frames:
+                    pace.note_seal(now, done=self._seal())
                 if is_due and not once:
                     self._detector.look()
-                if pace.sealed and not pace.settled and now >= pace.flushed + _AT_REST:
+                if pace.is_settling_due(now):
                     self._settle(once=False)
                     pace.settled = True
                 self._chapter.require_named(datetime.now(UTC))
                 self._base.look()
-                if pace.copies_on(now):
+                if pace.is_copy_due(now):
                     self._copy_on(now, pace)
                 if once:
                     self._base.require_no_failure()
@@ -135,17 +111,17 @@ class Follower:
                 self._detector.tend()
                 closing = self._closing if pace.may_be_left(now) else None
                 changed = self._rest.take(self._next(now, pace), self._status(), dirty=pace.dirty, closing=closing)
-                begins = self._pin.may_end and self._is_busy and not once  # before it is looked at again
-                pace.note(dirty=changed or self._is_behind(), begins=begins)
+                begins = self._pin.may_end and pace.busy and not once  # before it is looked at again
+                pace.note_change(dirty=changed or self._is_behind(), begins=begins)
 
-    def _is_left(self, now: float, pace: "_Pace") -> bool:
+    def _is_left(self, now: float, pace: Pace) -> bool:
         """Whether the site has left the database; unless the disk is full or fails, all is in the main file then."""
         is_left = pace.may_be_left(now) and self._pin.leave_nothing()
         if self._rest.is_closed:
-            pace.deaf_until = now + _NEXT_CLOSE
+            pace.note_close(now)
         return is_left
 
-    def _next(self, now: float, pace: "_Pace") -> float:
+    def _next(self, now: float, pace: Pace) -> float:
         """Seconds until there is something to do even if nothing happens."""
         moments = [now + ALIVE, self._base.next_look(now), *pace.moments(now, empty=not self._index.frames)]
         if (due := self._detector.due()) is not None:
@@ -164,12 +140,11 @@ class Follower:
         last = f"last restore point {local(self._chapter.last)}" if self._chapter.last else "no restore point yet"
         return f"Timeline {self.timeline}: {last}, {self._index.frames} frames in the WAL"
 
-    def _flush_all(self, *, copies: bool) -> bool:
-        """Archive what is committed, and let the held mark move on; gives whether the WAL is to be sealed now.
+    def _flush_all(self, *, copies: bool) -> Load:
+        """Archive what is committed, and let the held mark move on.
 
-        One that may come to `_FULL` before the next flush is, while the site leaves gaps for that; or else when it is
-        large. In both cases it is copied at once, so that the site finds nothing to checkpoint: but not before it is
-        archived, for where that fails, what the WAL still holds can be archived later.
+        Where the site would find something to checkpoint soon it is copied at once: but not before it is archived, for
+        where that fails, what the WAL still holds can be archived later.
 
         Args:
             copies: Whether anything may be copied and sealed. A single pass leaves the generation as it is: only in
@@ -177,22 +152,20 @@ class Follower:
         """
         before, index = self._index, self._pin.look()
         grown = index.frames - (before.frames if before.salts == index.salts else 0)
-        size = index.frames * self._pin.page_size
-        is_full, is_large = index.frames + 2 * grown >= _FULL, size >= _LARGE
-        self._is_busy = grown >= _BUSY
-        with unhurried(size):
+        load = Load(index.frames, grown, self._pin.page_size)
+        with unhurried(load.size):
             self._flush(index)
-            if copies and (is_full or is_large):
+            if copies and load.nears_checkpoints:
                 self._pin.copy_on()
             else:
                 self._pin.advance(index)
-        return is_large or (is_full and not self._is_busy)
+        return load
 
-    def _copy_on(self, now: float, pace: "_Pace") -> None:
+    def _copy_on(self, now: float, pace: Pace) -> None:
         """Copy what a busy site has written into a new WAL, before it comes to `_FULL`."""
         with unhurried(self._pin.look().frames * self._pin.page_size):
             is_copied = self._pin.copy_on()
-        pace.copy_at = None if is_copied else now + _COPY_ON  # of a long transaction there is nothing yet
+        pace.note_copy(now, done=is_copied)
 
     def _flush(self, index: WalIndex) -> None:
         self._mark_empty(index)
@@ -284,153 +257,3 @@ class Follower:
             self._chapter.sync()
         self._stalls.tell(seal.stall)
         return seal.outcome is Outcome.SEALED
-
-
-@dataclass
-class _Pace:
-    """How far it is with what was committed last; times are of time.monotonic(3).
-
-    Attributes:
-        flushed: When it last archived.
-        seal_at: When the WAL is to be sealed at the latest.
-        left: When it last archived at once because the site had left the database.
-        deaf_until: When it is of interest again that somebody leaves it.
-        copy_at: When to copy what is in a new WAL, if it is not archived by then; None where that does not matter.
-        dirty: Whether something may not be archived.
-        sealed, settled: Whether the WAL is (`Pin.seal`, `Pin.settle`).
-    """
-
-    flushed: float
-    seal_at: float = 0.0
-    left: float = 0.0
-    deaf_until: float = 0.0
-    copy_at: float | None = None
-    dirty: bool = True
-    sealed: bool = True
-    settled: bool = True
-
-    def may_be_left(self, now: float) -> bool:
-        """Whether to look if the site has left the database: where it is dirty or not sealed, and not at each close.
-
-        Its own last close would have copied all into the main file, which whoever stops it may replace at once.
-        """
-        return self._is_open and now >= self.deaf_until
-
-    @property
-    def _is_open(self) -> bool:
-        return self.dirty or not self.sealed
-
-    def note(self, *, dirty: bool, begins: bool) -> None:
-        """Note whether something may not be archived, and whether a busy site may have begun a WAL anew with it."""
-        if dirty and not self.dirty:
-            self.copy_at = time.monotonic() + _COPY_ON if begins else None
-        self.dirty = dirty
-
-    def copies_on(self, now: float) -> bool:
-        """Whether to copy now what is in a new WAL."""
-        return self.dirty and self.copy_at is not None and now >= self.copy_at
-
-    def hurries(self, now: float) -> bool:
-        """Whether to archive at once because the site has left: not each time, where it leaves after each commit."""
-        if now - self.left < EVERY:
-            return False
-        self.left = now
-        return True
-
-    def moments(self, now: float, *, empty: bool) -> Iterator[float]:
-        """When there is something to do if nothing happens.
-
-        Args:
-            empty: Whether the WAL has no frame.
-        """
-        if self._is_open and now < self.deaf_until:
-            yield self.deaf_until
-        if self.dirty and self.copy_at is not None:
-            yield self.copy_at
-        if self.dirty:
-            yield self.flushed + EVERY
-        if not empty and not self.sealed:
-            yield self.seal_at
-        elif not empty and not self.settled:
-            yield self.flushed + _AT_REST
-
-
-@dataclass(frozen=True)
-class _Resumed:
-    """A timeline that is gone on with, from where it ended."""
-
-    name: str
-    tail: Tail
-    end: "_End"
-
-
-def _resumable(site: Site, index: WalIndex, pin: Pin) -> _Resumed | None:
-    """Where the newest timeline ended, if the WAL still holds all that came since.
-
-    It does if the main file was not changed since all that was archived was in it, and nothing else: no generation of
-    the WAL can have ended meanwhile. If it was changed although it was at rest, it is another.
-
-    It also does with the same salts, and not fewer frames. The last archived frame must be the same to its checksum.
-    After a power cut, a database whose `synchronous` is NORMAL may have lost commits that are archived, and made others
-    in their place. What is remembered of it is not synced: it outlives a killed daemon, and where a power cut takes it,
-    a new timeline is right.
-
-    What came since must be held, too. Where all of it is in the main file already, the site's next write begins the WAL
-    anew, before we have read it perhaps.
-    """
-    names = timeline.own(site.backups, site.name)
-    if not names:
-        return None
-    memory = remembered(site.state)
-    end = None if memory is None else _end(site, names[-1], pin.page_size, memory)
-    if memory is None or end is None or (memory.chain, memory.position) != (end.chain, end.position):
-        return None
-    if memory.changed and memory.changed != pin.changed:
-        return None
-    if pin.may_end and index.frames > (end.position.frame if end.position.salts == index.salts.hex() else 0):
-        return None
-    tail = Tail(pin, end.position)
-    if end.position.salts == index.salts.hex() and end.position.frame:
-        try:
-            tail.begin()
-        except PortfolioOpsError:
-            return None
-        same = end.position.frame <= index.frames and tail.checksum == memory.checksum
-    else:
-        # What the site makes durable of its file is the content. Where it empties the WAL, its time comes before that.
-        same = bool(memory.changed) and (memory.is_of_this_boot or not index.frames)
-    return _Resumed(names[-1], tail, end) if same else None
-
-
-@dataclass(frozen=True)
-class _End:
-    """Where a timeline ended, as far as it is archived."""
-
-    position: Position
-    chain: bytes
-    link: Link | None = None
-    seen: datetime | None = None
-    based: datetime | None = None
-
-
-def _end(site: Site, name: str, page_size: int, memory: Standing) -> _End | None:
-    """The end of a timeline; one in which nothing was seen to be committed ends where it began, as is remembered."""
-    last = timeline.newest(site.backups, name, site.name)
-    if last is not None:
-        cut = last.cuts[-1]
-        usable = not last.damaged and last.head.page_size == page_size
-        return _End(cut.position, cut.chain, last.link, cut.seen) if usable else None
-    if any(timeline.folder_of(site.backups, name).iterdir()):
-        return None
-    return _End(memory.position, _beginning(name), based=_based(site, name, memory.position))
-
-
-def _based(site: Site, name: str, position: Position) -> datetime | None:
-    """When the last backup was taken of a timeline's first generation; None where there is none."""
-    bases = history_of(site, name).bases
-    return max((base.artifact.taken for base in bases if base.position.salts == position.salts), default=None)
-
-
-def _beginning(name: str) -> bytes:
-    """Stands for the beginning of a timeline, as the hash of a flush does for its end."""
-    return hashlib.sha256(name.encode()).digest()

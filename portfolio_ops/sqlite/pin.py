@@ -26,7 +26,6 @@ rest, the pin holds lock 0, and there is nothing to wait for.
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +38,7 @@ import apsw
 from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import open_plain
 from portfolio_ops.sqlite.connection import require_usable, writing
+from portfolio_ops.sqlite.emptying import empty_from_outside
 from portfolio_ops.sqlite.lineage import (
     TimelineEndedError,
     holds_all,
@@ -57,15 +57,6 @@ _ROUNDS = 3
 _CONNECTIONS = 3
 _PAUSE = 0.001
 _EMPTYING_MILLISECONDS = 1000
-_EMPTYING_SECONDS = 10.0
-_EMPTY = """
-import sys, apsw
-connection = apsw.Connection(sys.argv[1], flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
-connection.set_busy_timeout(int(sys.argv[2]))
-connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-"""
 _UNKNOWN = -1
 
 
@@ -174,11 +165,8 @@ class Pin:
                 self._writer.set_busy_timeout(_EMPTYING_MILLISECONDS)
                 self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             elif is_same_file(self.wal, wal):
-                # Of what the site commits meanwhile, we would copy into the file that was there before. And this
-                # process must not open the other one beside it: locks of one would be taken for those of both.
-                target = str(wal).removesuffix("-wal")  # where a link in the database's place led to
-                command = [sys.executable, "-c", _EMPTY, target, str(_EMPTYING_MILLISECONDS)]
-                subprocess.run(command, check=True, timeout=_EMPTYING_SECONDS)  # noqa: S603  (no shell, all our own)
+                # Of what the site commits meanwhile, we would copy into the file that was there before.
+                empty_from_outside(Path(str(wal).removesuffix("-wal")), _EMPTYING_MILLISECONDS)
 
     @property
     def inode(self) -> int:

@@ -16,7 +16,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log
-from portfolio_ops.jobs import follow
+from portfolio_ops.jobs import pace
 from portfolio_ops.jobs.follow import Follower
 from portfolio_ops.jobs.following import Orders
 from portfolio_ops.moment import exact
@@ -180,7 +180,7 @@ def test_what_cannot_be_archived_is_left_in_the_wal(
     archived(site, writer)
     with following(site) as follower:
         writer.run("PRAGMA wal_autocheckpoint=0", *[CHANGE] * 600)
-        assert follower._pin.look().frames > follow._FULL
+        assert follower._pin.look().frames > pace._FULL
         with monkeypatch.context() as full:
             full.setattr(follower._chapter, "append", Mock(side_effect=OSError("the disk is full")))
             with pytest.raises(OSError, match="full"):
