@@ -14,6 +14,8 @@ import pytest
 from portfolio_ops.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
+CHANGING = ROOT / "CONTRIBUTING.md"
+OTHERS = [CHANGING, ROOT / "ansible/README.md"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -72,6 +74,18 @@ def parse(command: click.Command, words: list[str], line: str) -> None:
 
 
 def test_every_page_that_is_linked_exists() -> None:
-    for page in [*PAGES, ROOT / "ansible/README.md"]:
+    for page in [*PAGES, *OTHERS]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_place_and_target_that_a_change_begins_with_exists() -> None:
+    words = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", CHANGING.read_text())
+    places = [
+        word for word in words if re.fullmatch(r"[\w./-]+", word) and ("/" in word or word.endswith((".py", ".toml")))
+    ]
+    assert len(places) > 20
+    for place in places:
+        assert (ROOT / place).exists() or (ROOT / "portfolio_ops" / place).exists(), place
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {word.removeprefix("make ") for word in words if word.startswith("make ")} <= {*targets}
