@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from apsw import Bindings
 
 DAY = timedelta(days=1)
-_SEAL_FRAMES = 900  # about as jobs/follow.py: a little before 1,000
+_SEAL_FRAMES = 900  # about as jobs/pace.py: a little before 1,000
 _BUDGET = 0.5
 
 

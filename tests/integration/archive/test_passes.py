@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from portfolio_ops.config import Site
-from portfolio_ops.jobs import follow
+from portfolio_ops.jobs import pace
 from portfolio_ops.jobs.archive import archive
 from portfolio_ops.sqlite.wal_index import read_wal_index
 from portfolio_ops.store import timeline
@@ -21,7 +21,7 @@ NOTE = "INSERT INTO comments(body) VALUES('a note')"
 @pytest.fixture
 def program(site: Site, elsewhere: Callable[..., Elsewhere], monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
     """The site's own program. Whoever waits for a base has waited for long enough to seal what he follows."""
-    monkeypatch.setattr(follow, "_AT_REST", 0.0)
+    monkeypatch.setattr(pace, "_AT_REST", 0.0)
     site.backups.mkdir()
     opened = elsewhere(site.database)
     opened.execute(NOTE)
