@@ -48,6 +48,9 @@ def test_a_site_that_rests_has_its_wal_sealed_and_then_settled_once() -> None:
     pace = flushed(Load(10, 10, PAGE))
     assert not pace.is_seal_due(100.9, is_left=False)
     assert pace.is_seal_due(100.9, is_left=True)
+    pace.note_change(dirty=True, begins=False)
+    assert not pace.is_seal_due(100.9, is_left=True)  # it is archived first
+    pace.note_change(dirty=False, begins=False)
     assert pace.is_seal_due(101.0, is_left=False)
     assert not pace.is_settling_due(101.0)
     pace.note_seal(101.0, done=False)
