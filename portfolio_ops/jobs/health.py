@@ -230,8 +230,9 @@ def _lost_logs(site: Site, found: catalogue.Catalogue) -> list[str]:
         who = holders_of_removed(log)
         if who:
             holder, opened = who[0]
-            rescued = rescue(opened, f"{log}.rescued")
-            words.append(f"{log} was removed, and {holder} has it open still: {rescued}; then restart the site")
+            rescued = rescue(Path("/dev/fd/7"), f"{log}.rescued")
+            hold = f"in a shell of root's: exec 7<{opened}; then restart the site; then in the same shell: {rescued}"
+            words.append(f"{log} was removed, and {holder} has it open still; {hold}")
         else:
             words.append(f"the log {log} is not there any more: the site has not written it, or it was moved")
     return words

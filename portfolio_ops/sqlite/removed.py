@@ -5,7 +5,7 @@ is seen, nothing is known.
 """
 
 import contextlib
-from collections.abc import Iterator
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,24 +35,51 @@ def look(database: Path, *, but: int | None = None) -> Removed | None:
 
 
 def _described(database: Path, holder: Holder, opened: Path) -> Removed:
-    rescued = f"{database}.rescued"
-    commands = [rescue(opened, rescued), *(rescue(wal, f"{rescued}-wal") for wal in _wal_beside(opened))]
     if database.exists():
         text = f"another file stands in the place of {database}, and {holder} has the one open still that was removed,"
         text += " with all that it commits"
-        end = "give the name to the one that is wanted"
     else:
         text = f"{database} was removed, and {holder} has it open still, with all that was committed since"
-        end = "give both files their names" if len(commands) > 1 else "give it its name"
-    cure = f"do NOT stop it before this is done: {' && '.join(commands)}; look at the copy with sqlite3, then stop "
-    return Removed(text, f"{cure}the site, and {end}")
+    hold, copy, place = _rescue(database, opened)
+    first = f"do NOT stop it yet: first let a shell of root's hold it: {hold}; then stop the site"
+    last = f"if it is ok: {place}; then start the site, and leave that shell"
+    return Removed(text, f"{first}; then in the same shell: {copy}; {last}")
 
 
-def _wal_beside(opened: Path) -> Iterator[Path]:
+def _rescue(database: Path, opened: Path) -> tuple[str, str, str]:
+    """Commands that hold a removed database, that copy it once it is complete, and that put the copy in its place.
+
+    Copied while it is written, the two files would be of two moments, and what is committed behind them would be lost.
+    A shell that has them open keeps them beyond the end of the program. SQLite makes one file of both: a WAL that
+    stays behind, of this database or of another, would be replayed over the one that is put in place.
+    """
+    copy = database.with_name(f"rescued-{database.name}")
+    wal = _wal_beside(opened)
+    hold = f"exec 7<{opened}" if wal is None else f"exec 7<{opened} 8<{wal}"
+    commands = [rescue(Path("/dev/fd/7"), str(copy))]
+    if wal is not None:
+        commands.append(rescue(Path("/dev/fd/8"), f"{copy}-wal"))
+    commands.append(shlex.join(["sqlite3", str(copy), "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA integrity_check"]))
+    if not database.parent.exists():
+        commands.insert(0, shlex.join(["install", "-d", *_owner(opened), str(database.parent)]))
+    away = str(database.parent / "before-rescue")
+    named = ["(", "-name", database.name, "-o", "-name", f"{database.name}-*", ")"]
+    moved = ["find", str(database.parent), "-maxdepth", "1", *named, "-exec", "mv", "-t", away, "{}", "+"]
+    place = [["mkdir", away], moved, ["mv", str(copy), str(database)]]
+    return hold, " && ".join(commands), " && ".join(map(shlex.join, place))
+
+
+def _owner(opened: Path) -> list[str]:
+    """What install(1) is told to make a folder whose owner is that of a file."""
+    status = opened.stat()
+    return ["-o", str(status.st_uid), "-g", str(status.st_gid)]
+
+
+def _wal_beside(opened: Path) -> Path | None:
     """The WAL that a process has open beside a removed database, whether that has its name still or not."""
     wal = f"{str(opened.readlink()).removesuffix(REMOVED)}-wal"
     for entry in sorted(opened.parent.iterdir()):
         with contextlib.suppress(OSError):
             if str(entry.readlink()).removesuffix(REMOVED) == wal:
-                yield entry
-                return
+                return entry
+    return None

@@ -2,14 +2,14 @@
 
 import contextlib
 import os
-import shlex
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def test_who_has_it_open_is_named_with_all_that_rescues_it(
     act(database)
     program.execute(LATE)
     [found] = [each for each in findings(stage) if f"(process {program.process.pid}) has " in each]
-    assert "do NOT stop it before this is done: " in found
+    assert "do NOT stop it yet: " in found
     looked = stage.asked("doctor", code=10)["data"]["findings"]
     [advised] = [each for each in looked if f"(process {program.process.pid}) has " in each["text"]]
     assert (advised["level"], advised["subject"]) == ("fault", "database")
@@ -69,14 +69,75 @@ def test_who_has_it_open_is_named_with_all_that_rescues_it(
     if act is not replace:
         said = stage.asked("backup", "daily", code=6)["errors"][0]
         assert f"{said['message']}; {said['suggestion']}" == found
-    database.parent.mkdir(exist_ok=True)
-    for command in found.partition("this is done: ")[2].partition(";")[0].split(" && "):
-        subprocess.run(shlex.split(command), check=True)
-    program.kill()
-    with contextlib.closing(sqlite3.connect(f"{database}.rescued")) as rescued:
+    with shell() as run:
+        hold, copy, place = commands_of(advised["cure"])
+        run(hold)
+        program.execute("INSERT INTO comments(id, image, body) VALUES(10000, 1, 'while it was held')")
+        program.kill()
+        assert run(copy)[-1] == "ok"
+        run(place)
+    with contextlib.closing(sqlite3.connect(database)) as rescued:
         assert rescued.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert rescued.execute("SELECT id FROM comments WHERE id > 9000").fetchall() == [(9998,), (9999,)]
+        assert rescued.execute("SELECT id FROM comments WHERE id > 9000").fetchall() == [(9998,), (9999,), (10000,)]
     assert removed.look(database) is None
+    assert not [*database.parent.glob("rescued-*")]
+    assert database.parent.stat().st_uid == database.stat().st_uid
+
+
+def test_a_wal_that_stayed_behind_is_not_replayed_over_what_is_rescued(
+    stage: Stage, elsewhere: Callable[..., Any]
+) -> None:
+    """The WAL keeps its name where the database alone is removed; whoever looks at a copy takes the copy's away."""
+    database = stage.site.database
+    program = elsewhere(database)
+    program.execute("INSERT INTO comments(id, image, body) VALUES(9998, 1, 'in the WAL')")
+    database.unlink()
+    for number in range(300):  # a WAL of the removed database that is begun anew behind the copy of the file
+        program.execute(f"INSERT INTO comments(image, body) VALUES({number}, '{'x' * 3000}')")
+    found = removed.look(database)
+    assert found is not None
+    with shell() as run:
+        hold, copy, place = commands_of(found.cure)
+        run(hold)
+        program.kill()
+        assert database.with_name(f"{database.name}-wal").exists()
+        assert run(copy)[-1] == "ok"
+        run(place)
+    assert sorted(path.name for path in (database.parent / "before-rescue").iterdir()) == [
+        f"{database.name}-shm",
+        f"{database.name}-wal",
+    ]
+    with contextlib.closing(sqlite3.connect(database)) as rescued:
+        assert rescued.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert rescued.execute("SELECT count(*) FROM comments").fetchone() == (351,)
+
+
+def commands_of(cure: str) -> tuple[str, str, str]:
+    """What a shell of root's is told: to hold the file, to copy it, to put the copy in its place."""
+    found = re.fullmatch(
+        r"do NOT stop it yet: first let a shell of root's hold it: (.*); then stop the site; then in the same shell: "
+        r"(.*); if it is ok: (.*); then start the site, and leave that shell",
+        cure,
+    )
+    assert found is not None, cure
+    return found[1], found[2], found[3]
+
+
+@contextlib.contextmanager
+def shell() -> Iterator[Callable[[str], list[str]]]:
+    """One shell for all commands; each gives the lines that it said, and has to succeed."""
+    with subprocess.Popen(["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        to, of = process.stdin, process.stdout
+
+        def run(command: str) -> list[str]:
+            to.write(f"{command}; echo done $?\n")
+            lines = [*iter(lambda: of.readline().rstrip("\n"), "done 0")] if process.poll() is None else []
+            assert "" not in lines, f"{command} failed: {lines}"
+            return lines
+
+        yield run
 
 
 @pytest.mark.parametrize("act", [remove, replace])
@@ -87,7 +148,7 @@ def test_a_restore_does_not_stop_a_site_that_alone_has_its_database(live: Stage,
         refused = live.asked("restore", "database", "--in-place", *words, code=4)["errors"][0]
         assert f"(process {pid}) has " in refused["message"]
         assert "for a restore it would have to end, and all of that with it" in refused["message"]
-        assert f"cp --preserve=mode,ownership /proc/{pid}/fd/" in refused["suggestion"]
+        assert f": exec 7</proc/{pid}/fd/" in refused["suggestion"]
         assert "If nothing of it is wanted: stop the site yourself" in refused["suggestion"]
     assert not (live.folder / "stops").exists()
     live.control("stop")

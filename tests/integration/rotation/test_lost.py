@@ -1,6 +1,5 @@
 """A log that is removed is told, once it was one."""
 
-import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -39,14 +38,14 @@ def test_who_writes_on_into_it_is_named_with_what_rescues_the_lines(site: Site) 
             while opened.readlink() != log:
                 time.sleep(0.01)
             log.unlink()
-            program.stdin.write(b"\n")
-            program.stdin.flush()
             [found] = told(site)
-            assert f"{log} was removed, and sh (process {program.pid}) has it open still: cp " in found
-            rescue = found.partition("still: ")[2].partition(";")[0]
-            while not opened.read_bytes().endswith(b"late\n"):
-                time.sleep(0.01)
-            subprocess.run(shlex.split(rescue), check=True)
+            assert f"{log} was removed, and sh (process {program.pid}) has it open still; " in found
+            hold, restart, rescue = found.partition("root's: ")[2].split("; ")
+            assert restart == "then restart the site"
+            rescue = rescue.removeprefix("then in the same shell: ")
+            to = program.stdin.fileno()
+            late = f"echo >&{to}; until grep -q late {opened}; do :; done; kill -KILL {program.pid}"
+            subprocess.run(["bash", "-ec", f"{hold}; {late}; {rescue}"], check=True, pass_fds=[to])
         finally:
             program.kill()
     assert log.with_name("backend.log.rescued").read_bytes().endswith(b"late\n")
