@@ -93,15 +93,13 @@ class Judge:
 
     def archive(self, fate: Fate = None, busy: int = 0) -> None:
         """One pass of the archive: what the database holds is its last moment."""
-        began, before = self.now(), self.place.live
+        known, before = None if fate is None else self._lasts(), self.place.live
         result, _ = self._run(["archive", "once"], "wal", fate=fate, busy=busy)
         assert fate is not None or result.code == 0, result
         self.mode_changed = self.mode_changed and fate is not None
-        points = self.product.call("--json", "list", "points")
-        assert points.code == 0, points
-        lasts = sorted((window["last"] for window in points.data["windows"]), key=moment_of)
-        assert lasts or fate is not None, points
-        if not lasts or (fate is not None and moment_of(lasts[-1]) < began):
+        lasts = self._lasts()
+        assert lasts or fate is not None, result
+        if not lasts or lasts == known:  # it ended early
             return
         # Where the clock went back and nothing was committed since, the last moment is still to come.
         present = [each for each in lasts if moment_of(each) <= self.now()][-1:]
@@ -110,6 +108,12 @@ class Judge:
         found = [each for each in zip(ends, states, strict=True) if self._was_seen(each[1], before, busy)]
         assert found, (result, ends)
         self.promise.remember(moment_of(found[0][0]), found[0][1])
+
+    def _lasts(self) -> list[str]:
+        """The last moment of each window, in the order of time."""
+        points = self.product.call("--json", "list", "points")
+        assert points.code == 0, points
+        return sorted((window["last"] for window in points.data["windows"]), key=moment_of)
 
     def _was_seen(self, state: State, before: State, busy: int) -> bool:
         """Whether the database held that just now."""

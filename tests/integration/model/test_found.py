@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.integration.model.machine import Site
-from tests.integration.model.product import Full
+from tests.integration.model.product import Full, Killed
 
 DAY = timedelta(days=1)
 
@@ -62,3 +62,18 @@ def test_the_journal_mode_changed_and_changed_back(state: Site) -> None:
     state.archives(busy=3, fate=None)
     state.changes_its_journal_mode(mode="wal")
     state.judge.examine()
+
+
+def test_a_pass_ended_early_and_the_last_moment_is_still_to_come(state: Site) -> None:
+    state.begins(opened=True, mode="wal")
+    state.waits(span=timedelta(minutes=20))
+    state.starts()
+    state.changes_its_journal_mode(mode="delete")
+    state.archives(busy=0, fate=None)
+    state.starts()
+    state.archives(busy=0, fate=None)
+    state.starts()
+    state.changes_its_journal_mode(mode="wal")
+    state.starts()
+    state.clock_goes_back(minutes=90)
+    state.archives(busy=0, fate=Killed(47))
