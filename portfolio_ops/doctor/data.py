@@ -16,7 +16,6 @@ from portfolio_ops.config import Site
 from portfolio_ops.doctor.finding import Finding, advice, fault, ok
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
-from portfolio_ops.host.identity import as_root
 from portfolio_ops.logs import writers
 from portfolio_ops.sqlite import removed, rows
 from portfolio_ops.sqlite.connection import reading
@@ -268,16 +267,18 @@ def _log(log: Path) -> Finding:
     except PortfolioOpsError as error:
         return fault("log", error.message, error.suggestion)
     try:
-        with as_root():
-            found = writers.look(descriptor)
+        found = writers.look(descriptor)
     finally:
         os.close(descriptor)
     if found.unsafe:
         who = ", ".join(f"{writer.command} (process {writer.pid})" for writer in found.unsafe)
-        return fault(
-            "log", f"{log} is written without O_APPEND by {who}", "open it in append mode ('a'); else it is not rotated"
+        cure = (
+            "open it in append mode ('a'), and restart that: who rotates as root, or as its user, is refused till then"
         )
-    unseen = f"; {found.unseen} processes could not be looked at, run this as root" if found.unseen else ""
+        words = f"{log} is written without O_APPEND by {who}: a rotation that does not see it leaves a hole of NULs"
+        return fault("log", words, cure)
+    unseen = f"; {found.unseen} processes could not be looked at" if found.unseen else ""
+    unseen += "" if found.entitled else "; run this as root to look at those of all users"
     return ok("log", f"{log}: no writer without O_APPEND{unseen}")
 
 

@@ -17,7 +17,8 @@ from portfolio_ops.host.timers import TimerState, service_states, timer_states
 from portfolio_ops.jobs import archive_health, pruning
 from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.drill_report import Report, last_report
-from portfolio_ops.jobs.run import BASE, DRILL, JOBS, Job, Watched
+from portfolio_ops.jobs.run import BASE, DRILL, JOBS, ROTATE, Job, Watched
+from portfolio_ops.logs import holes
 from portfolio_ops.restore import record
 from portfolio_ops.setting import format_duration
 from portfolio_ops.sqlite import removed
@@ -70,9 +71,9 @@ class Health:
         problems: What lies among them and is none of the site's.
         drill: The latest one.
         archive: None where nothing was ever archived.
-        unfinished: What waits for a person, in words: a database or a log that is gone, a database that is root's, an
-            interrupted restore, bad artifacts, what could not be pruned, a timeline that ended by another's doing, a
-            sick backend.
+        unfinished: What waits for a person, in words: a database or a log that is gone, a log with a hole, a database
+            that is root's, an interrupted restore, bad artifacts, what could not be pruned, a timeline that ended by
+            another's doing, a sick backend.
         free, reserve: Bytes on the disk of the backups, and those of them that are left to the site.
         cure: What makes room, in words, where it has come to the reserve and something may go.
     """
@@ -120,7 +121,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
         (
             *_no_backups(site, timers),
             *_lost_database(site, found),
-            *_lost_logs(site, found),
+            *_logs(site, found),
             *_unfinished_restore(site),
             *_bad_artifacts(site),
             *pruning.failing(site.state),
@@ -220,12 +221,25 @@ def _lost_database(site: Site, found: catalogue.Catalogue) -> list[str]:
     return [f"there is no database at {path}; {unknown}"]
 
 
-def _lost_logs(site: Site, found: catalogue.Catalogue) -> list[str]:
-    """Whether a log is gone that was rotated once; one that never was the site may not have begun yet."""
+def _logs(site: Site, found: catalogue.Catalogue) -> list[str]:
+    """Whether a log is not there, or has a hole.
+
+    One that was never rotated the site may not have begun yet, until a rotation has come; and where no log is named in
+    the site's file, it may have none.
+    """
     archived = {artifact.metadata.details.get("log") for artifact in found.of(Kind.LOGS)}
+    named = any(setting.key == "logs.files" and setting.origin != "default" for setting in site.settings)
+    record = runs.read(site.state, ROTATE.name)
     words = []
     for log in site.logs:
-        if os.path.lexists(log) or name_below(log, site.root) not in archived:
+        if os.path.lexists(log):
+            if torn := holes.look(site, log):
+                words.append("; ".join(holes.told(log, torn)))
+            continue
+        if name_below(log, site.root) not in archived:
+            if named and record is not None and record.success is not None:
+                cure = f"see why the site does not write it, or correct [logs] files in {site.file}"
+                words.append(f"there is no log {log}, and no archive of it: {cure}")
             continue
         who = holders_of_removed(log)
         if who:

@@ -166,15 +166,23 @@ class LiveLog:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(self.path))
 
-    def hole(self, length: int) -> int | None:
-        """Where a hole of exactly that length begins, if there is one before the end (lseek(2), SEEK_HOLE)."""
-        start = 0
-        while (start := os.lseek(self.descriptor, start, os.SEEK_HOLE)) < self.size:
+    def holes(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """Where holes within [low, high) begin and end, in whole blocks (lseek(2), SEEK_HOLE).
+
+        One that goes on to the end of the file is left out: nothing was written behind it.
+        """
+        while low < high:
             try:
-                end = os.lseek(self.descriptor, start, os.SEEK_DATA)
-            except OSError:  # ENXIO: nothing but hole up to the end
-                return None
-            if end - start == length:
-                return start
-            start = end
-        return None
+                start = os.lseek(self.descriptor, low, os.SEEK_HOLE)
+                if start >= high:
+                    return
+                low = os.lseek(self.descriptor, start, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but hole up to the end, or the file was truncated meanwhile
+                    return
+                raise
+            yield start, low
+
+    def hole(self, length: int) -> int | None:
+        """Where a hole of exactly that length begins, if there is one before the end."""
+        return next((start for start, end in self.holes(0, self.size) if end - start == length), None)

@@ -15,8 +15,10 @@ from portfolio_ops.host.journal import Log
 from portfolio_ops.logs import truncate, writers
 from portfolio_ops.logs.archive import Archive, Piece
 from portfolio_ops.logs.collapse import collapse_head, finish_collapse
+from portfolio_ops.logs.holes import around, holes_in, told
 from portfolio_ops.logs.live import LiveLog
 from portfolio_ops.logs.state import Memory, State, Step, memory_of, settle
+from portfolio_ops.logs.writers import Writers
 from portfolio_ops.store.artifact import Artifact
 
 
@@ -33,7 +35,7 @@ def rotate_log(site: Site, path: Path, folder: Path, journal: Log) -> list[Artif
         What was published; empty if there is nothing new, which is no failure.
 
     Raises:
-        RefusedError: The log is not a plain file of this site, or someone writes it without O_APPEND.
+        RefusedError: The log is not a plain file of this site, or someone writes it without O_APPEND, or did.
         PortfolioOpsError: Another program interferes, or an archive cannot be verified.
         OSError: The disk is full or fails. The log is as it was, or the next run finishes the work.
     """
@@ -43,12 +45,12 @@ def rotate_log(site: Site, path: Path, folder: Path, journal: Log) -> list[Artif
         journal.event(messages.NOTHING_TO_ROTATE, f"{path} does not exist; nothing to rotate", log=str(path))
         return []
     with live:
-        unseen = _refuse_unsafe_writers(live)
-        return _Rotation(site, live, Archive(site, folder), journal).run(unseen)
+        found = _refuse_unsafe_writers(live)
+        return _Rotation(site, live, Archive(site, folder), journal, found).run()
 
 
-def _refuse_unsafe_writers(live: LiveLog) -> int:
-    """Refuse if a writer would be damaged; return how many processes could not be looked at.
+def _refuse_unsafe_writers(live: LiveLog) -> Writers:
+    """Refuse if a writer is seen that would leave a hole; return what could be seen.
 
     Raises:
         RefusedError: Names the processes.
@@ -60,19 +62,20 @@ def _refuse_unsafe_writers(live: LiveLog) -> int:
             f"{live.path} is written without O_APPEND by process {names}: after a rotation it would leave a hole",
             suggestion='make it append: `>>` instead of `>`, flags "a" instead of "w", then restart it',
         )
-    return found.unseen
+    return found
 
 
 class _Rotation:
     """One run on one open log."""
 
-    def __init__(self, site: Site, live: LiveLog, archive: Archive, journal: Log) -> None:
-        self._site, self._live, self._archive, self._journal = site, live, archive, journal
+    def __init__(self, site: Site, live: LiveLog, archive: Archive, journal: Log, found: Writers) -> None:
+        self._site, self._live, self._archive, self._journal, self._writers = site, live, archive, journal, found
         self._memory: Memory = memory_of(live.descriptor, site.state, live.name)
         self._carry = truncate.carry_path(site.state, live)
         self._inode = os.fstat(live.descriptor).st_ino
+        self._left_out = 0
 
-    def run(self, unseen: int) -> list[Artifact]:
+    def run(self) -> list[Artifact]:
         began = time.monotonic()
         made: list[Artifact] = []
         state = self._recovered(made)
@@ -83,13 +86,23 @@ class _Rotation:
             why = f"is empty, or holds no whole line that is new ({self._live.size:,} bytes)"
             self._journal.event(messages.NOTHING_TO_ROTATE, f"{self._live.path} {why}", log=self._live.name)
             return made
+        if not self._writers.entitled and not self._writers.appends:
+            self._journal.event(
+                messages.WRITER_UNSEEN,
+                f"{self._live.name} has new lines, and this run sees nobody who has it open: if that is a process of "
+                "another user, and without O_APPEND, it leaves a hole of NULs next",
+                log=self._live.name,
+                suggestion="portfolio-ops doctor, as root, looks at the processes of all users",
+            )
+        unseen = self._writers.unseen
         total = sum(artifact.metadata.content.bytes for artifact in made)
         seconds = time.monotonic() - began
         self._journal.event(
             messages.LOGS_ROTATED,
             f"Rotated {self._live.name}: {total:,} bytes into {', '.join(each.path.name for each in made)}, "
             f"{max(0, before - self._live.size):,} bytes removed, in {seconds:.1f} s"
-            + (f" ({unseen} processes of other users could not be checked for O_APPEND)" if unseen else ""),
+            + (f"; a hole of {self._left_out:,} NULs is left out" if self._left_out else "")
+            + (f" ({unseen} processes could not be checked for O_APPEND)" if unseen else ""),
             log=self._live.name,
             artifact=made[0].path.name,
             bytes=sum(artifact.bytes for artifact in made),
@@ -129,7 +142,12 @@ class _Rotation:
         if cut == state.head.length:
             return state
         head = live.head(cut)
-        piece = self._piece(state, cut - state.head.length, taken, uuid4().hex)
+        holes = self._holes(state.head.length, cut)
+        content = around(state.head.length, cut, holes)
+        piece = self._piece(state, sum(high - low for low, high in content), taken, uuid4().hex)
+        if holes:
+            # A position in a stream is one in the file too, and that goes wrong behind what was left out.
+            state = dataclasses.replace(state, stream=uuid4().hex)
 
         def before_publishing() -> None:
             if not live.holds(head):
@@ -137,10 +155,24 @@ class _Rotation:
             self._memory.save(dataclasses.replace(state, step=Step.PUBLISHING, token=piece.token, next=head))
 
         self._journal.progress(f"Archiving {live.name}, {cut - state.head.length:,} bytes")
-        made.append(self._archive.publish(piece, live.read(state.head.length, cut), before_publishing))
+        chunks = (chunk for low, high in content for chunk in live.read(low, high))
+        made.append(self._archive.publish(piece, chunks, before_publishing))
         state = dataclasses.replace(state, cut_at=taken.isoformat()).at_rest(head)
         self._memory.save(state)
         return state
+
+    def _holes(self, low: int, high: int) -> list[tuple[int, int]]:
+        """The holes in what is new. No byte of a line is in them.
+
+        Raises:
+            RefusedError: There is one, and who left it may still write: after this rotation it would leave another.
+        """
+        found = holes_in(self._live, low, high)
+        if found and not self._writers.entitled:
+            message, cure = told(self._live.path, found)
+            raise RefusedError(message, suggestion=cure)
+        self._left_out = sum(end - start for start, end in found)
+        return found
 
     def _removed(self, state: State, made: list[Artifact]) -> None:
         """Take the archived head out of the file, in the best way that the filesystem knows."""
