@@ -12,10 +12,11 @@ from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
 from portfolio_ops.cli.when import When
 from portfolio_ops.config import Site
-from portfolio_ops.errors import ExitCode
+from portfolio_ops.errors import ExitCode, UsageError
 from portfolio_ops.host.identity import act_as_owner, owner_of
 from portfolio_ops.jobs.rotate import rotate_logs
 from portfolio_ops.logs.read import LogReader, Period, choose, matching_lines
+from portfolio_ops.moment import describe_moment, utc
 
 
 def _pattern(ctx: click.Context, param: click.Parameter, value: str | None) -> re.Pattern[bytes] | None:  # noqa: ARG001
@@ -110,6 +111,12 @@ def show(
     Times: 2025-10-14, '2025-10-14 14:30' or 'yesterday 04:00' (the host's clock), 2025-10-14T12:30:00Z,
     6h (ago), now.
     """  # noqa: D301  (click's own mark, the character, not two)
+    if since is not None and until is not None and since > until:
+        raise UsageError(
+            f"nothing lies between --since {describe_moment(since)} and --until {describe_moment(until)}: they are "
+            "the wrong way round",
+            suggestion="exchange them",
+        )
     site = context.site()
     log = choose(site, name)
     reader = LogReader(site, log, Period(since, until), lambda text: print(f"warning: {text}", file=sys.stderr))
@@ -117,7 +124,8 @@ def show(
         pieces = [
             {
                 **present.artifact_data(artifact),
-                **{key: artifact.metadata.details[key] for key in ("since", "lines", "stream", "from", "to")},
+                **{key: artifact.metadata.details[key] for key in ("lines", "stream", "from", "to")},
+                "since": utc(datetime.fromisoformat(since)) if (since := artifact.metadata.details["since"]) else None,
             }
             for artifact in reader.pieces()
         ]

@@ -1,16 +1,21 @@
 """Reading a log as if it had never been rotated."""
 
+import os
 import re
+import subprocess
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError, UsageError
 from portfolio_ops.logs.live import LiveLog
 from portfolio_ops.logs.read import LogReader, Period, choose, matching_lines
+from tests.integration.test_jobs import asked, call
 
 
 def read(yard: Any, period: Period | None = None) -> tuple[bytes, list[str]]:
@@ -131,3 +136,39 @@ def test_a_log_is_named_by_path_name_or_stem(yard_on: Callable[..., Any]) -> Non
         choose(yard.site, None)
     with pytest.raises(NotFoundError):
         choose(yard.site, "nothing")
+
+
+def test_a_period_that_is_the_wrong_way_round_is_refused(site: Site) -> None:
+    [error] = asked(site, "logs", "show", "--since", "2026-11-30T12:00:00Z", "--until", "2026-11-30T07:00:00Z", code=2)[
+        "errors"
+    ]
+    assert "--since 2026-11-30 " in error["message"]
+    assert "(2026-11-30T12:00:00Z)" in error["message"]
+    assert "(2026-11-30T07:00:00Z)" in error["message"]
+    call(site, "logs", "show", "--since", "2026-11-30T12:00:00Z", "--until", "2026-11-30T12:00:00Z")
+
+
+def test_when_the_archive_before_was_taken_is_a_time_or_null(site: Site) -> None:
+    call(site, "logs", "rotate")
+    with site.logs[0].open("a") as file:
+        file.write("a new line\n")
+    call(site, "logs", "rotate")
+    one, other = asked(site, "logs", "show")["data"]["archives"]
+    assert (one["since"], other["since"]) == (None, one["taken"])
+
+
+def test_archives_of_one_day_are_read_in_order_by_hand(site: Site) -> None:
+    written = site.logs[0].read_text()
+    for number in range(3):
+        call(site, "logs", "rotate")
+        with site.logs[0].open("a") as file:
+            file.write(f"line {number}\n")
+        written += f"line {number}\n"
+    call(site, "logs", "rotate")
+    for path in (site.backups / "logs-archive").iterdir():
+        os.utime(path, (0, 0))  # as after a copy that keeps no times
+    page = (Path(__file__).parents[3] / "docs/how-to/restore-by-hand.md").read_text()
+    [command] = re.findall(r"^## Logs$.*?^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    command = command.replace("tail -n 3", "cat")
+    done = subprocess.run(["sh", "-euc", command], cwd=site.root, capture_output=True, text=True, check=True)
+    assert done.stdout == written
