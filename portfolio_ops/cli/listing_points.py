@@ -65,10 +65,12 @@ def _show(found: Sequence[Window], missing: Sequence[Hole], events: Sequence[Art
         print(f"     {points}, any change in one within {within}; timeline {window.timeline}")
         if window.ends:
             print(f"     ends there: {present.printable(window.ends)}")
-    if found:
-        print(
-            "the archiver runs: at any later moment it is as at the last point" if follows else "no archiver runs now"
-        )
+    if found and not follows:
+        print("no archiver runs now")
+    elif found and max(found, key=lambda window: (window.timeline, window.last)).ends:
+        print("the archiver runs, but no later moment can be restored yet: portfolio-ops archive verify")
+    elif found:
+        print("the archiver runs: at any later moment it is as at the last point")
     for hole in missing:
         print(f"hole from {describe_moment(hole.start)} to {describe_moment(hole.end)}")
         print(f"     {present.printable(hole.reason)}")

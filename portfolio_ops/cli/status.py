@@ -126,6 +126,8 @@ def _archived(archive: ArchiveHealth, now: datetime) -> str:
         behind = f", {archive.lag_bytes:,} bytes behind"
     elif archive.lag_seconds:
         behind = f", {present.span(timedelta(seconds=archive.lag_seconds))} behind"
+    if archive.baseless is not None:
+        behind += f"; nothing since {local(archive.baseless)} can be restored before there is a base"
     if archive.off:
         return f"turned off, {last}"
     return f"{'running' if archive.running else 'not running'}, {last}{behind}"

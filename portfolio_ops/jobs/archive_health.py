@@ -14,6 +14,7 @@ from portfolio_ops.sqlite.place import located, side
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.sqlite.wal_index import wal_index_of
 from portfolio_ops.store import lock, runs, timeline
+from portfolio_ops.store.catalogue import Catalogue
 from portfolio_ops.store.ended import noted
 
 _NORMAL = timedelta(minutes=10)
@@ -36,6 +37,7 @@ class ArchiveHealth:
         late: For how long a commit has not been archived, at least; nothing where it may come in time.
         why: Why nothing is archived although it runs; empty if it is.
         off: Whether it does not run because somebody turned it off.
+        baseless: Since when its moments cannot be restored, because no whole backup leads there; None where one does.
     """
 
     site: str
@@ -47,6 +49,7 @@ class ArchiveHealth:
     late: timedelta
     why: str
     off: bool
+    baseless: datetime | None = None
 
     @property
     def finding(self) -> str:
@@ -86,8 +89,11 @@ def endings(site: Site) -> list[str]:
     return words
 
 
-def assess(site: Site, now: datetime) -> ArchiveHealth | None:
+def assess(site: Site, found: Catalogue, now: datetime) -> ArchiveHealth | None:
     """Look at the newest timeline, the lock and the WAL.
+
+    Args:
+        found: All artifacts of the site.
 
     Returns:
         None where nothing was ever archived, unless a daemon tries to in vain; without a database a site is a new one.
@@ -104,8 +110,37 @@ def assess(site: Site, now: datetime) -> ArchiveHealth | None:
         late = timedelta()  # it gives way to a restore
     off = not running and archive_is_off(site.name)
     return ArchiveHealth(
-        site.name, names[-1], running, None if last is None else last.seen, seconds, size, late, why, off
+        site.name,
+        names[-1],
+        running,
+        None if last is None else last.seen,
+        seconds,
+        size,
+        late,
+        why,
+        off,
+        _baseless(site, names[-1], found),
     )
+
+
+def _baseless(site: Site, name: str, found: Catalogue) -> datetime | None:
+    """Since when nothing of a timeline can be restored, because no whole backup leads there; None where one does.
+
+    Where one says that it is of it, and no try of another has failed since, there is no doubt: its increments are not
+    read.
+    """
+    record = runs.read(site.state, runs.BASE)
+    is_stated = any(
+        each.metadata.kind.holds_database and each.metadata.details.get("timeline") == name for each in found.artifacts
+    )
+    if is_stated and (record is None or record.latest.state == runs.SUCCEEDED):
+        return None
+    from portfolio_ops.restore.history import history_of  # noqa: PLC0415  (where there is no doubt it is not read)
+
+    history = history_of(site, name)
+    if history.founding:
+        return None
+    return min([timeline.began(name), *(each.cuts[0].seen for each in history.increments)])
 
 
 def _why(site: Site) -> str:

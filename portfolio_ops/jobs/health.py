@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from portfolio_ops.jobs.archive_health import ArchiveHealth
 from portfolio_ops.jobs.drill_report import Report, last_report
 from portfolio_ops.jobs.run import BASE, DRILL, JOBS, ROTATE, Job, Watched
 from portfolio_ops.logs import holes
+from portfolio_ops.moment import local
 from portfolio_ops.restore import record
 from portfolio_ops.setting import format_duration
 from portfolio_ops.sqlite import removed
@@ -29,12 +30,14 @@ from portfolio_ops.store.catalogue import Problem
 from portfolio_ops.store.retention import limit_of
 
 OK, RUNNING, WAITING, LATE, FAILED, NEVER = "ok", "running", "waiting", "late", "failed", "never"
-"""A job's states. `waiting`: it has never run, and its timer will start it. The last three are findings."""
+"""A job's states. `waiting`: it has never run, and its timer will start it; or a timeline's base is still to be made.
+The last three are findings.
+"""
 
 _HEALTH_SECONDS = 5.0
 _WRITTEN_WITHIN = 3600.0  # seconds in which a small file is surely written; a larger one has a run's lock
 _BASE_TRIED = timedelta(minutes=30)
-"""For so long a base may fail: it is tried every ten minutes, and one that the archive's stop ended is no failure."""
+"""For so long a timeline may have no base: it is tried every ten minutes, and the archive's stop ends a try as well."""
 
 FINDINGS = frozenset({LATE, FAILED, NEVER})
 
@@ -107,11 +110,12 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
     found = catalogue.scan(site.backups, site.name)
     timers = timer_states(site.name) or {}
     place = site.backups if site.backups.is_dir() else site.root
-    archive = archive_health.assess(site, now)
+    archive = archive_health.assess(site, found, now)
     free, reserve = free_bytes(place), reserve_bytes(place)
     return Health(
         (
-            *(_job_health(site, job, found, timers.get(job.name), now) for job in JOBS if _is_shown(job, found)),
+            *(_job_health(site, job, found, timers.get(job.name), now) for job in JOBS if job is not BASE),
+            *_base_health(site, found, archive, now),
             _drill_health(site, found, timers.get(DRILL.name), now),
         ),
         site.backups,
@@ -135,11 +139,6 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
     )
 
 
-def _is_shown(job: Job, found: catalogue.Catalogue) -> bool:
-    """Bases are made for the archive only; a site that has none need not see them."""
-    return job is not BASE or bool(found.of(job.kind))
-
-
 def _job_health(site: Site, job: Job, found: catalogue.Catalogue, timer: TimerState | None, now: datetime) -> JobHealth:
     artifacts = found.of(job.kind)
     record = runs.read(site.state, job.name)
@@ -151,19 +150,38 @@ def _job_health(site: Site, job: Job, found: catalogue.Catalogue, timer: TimerSt
     state, why = _judged(job, record, success, timer, now)
     if state == RUNNING and not lock.is_held(site.state, job.kind.value):
         state, why = FAILED, "the last run ended without a word: killed, or a power cut"
-    if job is BASE and state == FAILED and record is not None and _may_mend(record.latest, found, now):
-        state, why = OK, ""
     limit = format_duration(limit_of(site.retention, job.kind))
     return JobHealth(job, state, why, success, timer, len(artifacts), sum(each.bytes for each in artifacts), limit)
 
 
-def _may_mend(failed: runs.Run, found: catalogue.Catalogue, now: datetime) -> bool:
-    """Whether a base that could not be made needs nobody: it is about to be tried again, or there is another backup.
+def _base_health(
+    site: Site, found: catalogue.Catalogue, archive: ArchiveHealth | None, now: datetime
+) -> Iterator[JobHealth]:
+    """The bases, where the archive needs any. They are judged by what they are for: whether moments can be restored.
 
-    Any whole one that was taken since serves as a base as well.
+    A try that failed is no finding by itself: it is tried again, and any other whole backup serves as well. But however
+    often it is tried, and whether that is recorded or not, a timeline to which nothing leads for long is one.
     """
-    began, newest = datetime.fromisoformat(failed.started), catalogue.newest_database(found, now)
-    return now - began < _BASE_TRIED or (newest is not None and newest.taken > began)
+    health = _job_health(site, BASE, found, None, now)
+    since = None if archive is None or archive.off else archive.baseless
+    if since is None:
+        if health.count:
+            yield replace(health, state=OK, why="") if health.state == FAILED else health
+        return
+    record = runs.read(site.state, BASE.name)
+    failure = None if record is None else record.unmended
+    if now - since < _BASE_TRIED:
+        yield replace(health, state=RUNNING if health.state == RUNNING else WAITING, why="")
+    elif health.state == RUNNING and failure is None:
+        yield health
+    else:
+        reason = health.why or ("there is none" if failure is None else f"the last run failed: {failure.message}")
+        yield replace(
+            health,
+            state=FAILED,
+            why=f"no moment since {local(since)} can be restored: {reason}"
+            " (`portfolio-ops backup daily` makes a base as well, or says what to do)",
+        )
 
 
 def _drill_health(site: Site, found: catalogue.Catalogue, timer: TimerState | None, now: datetime) -> JobHealth:

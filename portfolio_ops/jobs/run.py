@@ -45,7 +45,7 @@ DAILY = Job("backup-daily", timedelta(hours=26), Kind.DAILY)
 SOCIAL = Job("backup-social", timedelta(days=7, hours=6), Kind.SOCIAL)
 GALLERY = Job("backup-gallery", None, Kind.EVENT)
 ROTATE = Job("logs-rotate", timedelta(hours=26), Kind.LOGS)
-BASE = Job("archive-base", None, Kind.WAL)
+BASE = Job(runs.BASE, None, Kind.WAL)
 DRILL = Watched("drill", timedelta(days=7, hours=6))
 
 JOBS = (DAILY, SOCIAL, GALLERY, ROTATE, BASE)

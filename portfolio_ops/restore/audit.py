@@ -21,8 +21,9 @@ from portfolio_ops.sqlite.cuts import Cut
 from portfolio_ops.sqlite.increment_content import verify
 from portfolio_ops.sqlite.look import BEHIND, change_counter_of
 from portfolio_ops.sqlite.wal_index import wal_index_of
-from portfolio_ops.store import catalogue, timeline
+from portfolio_ops.store import catalogue, runs, timeline
 from portfolio_ops.store.lock import PINNED, is_held
+from portfolio_ops.store.runs import Run
 from portfolio_ops.store.standing import is_untouched, remembered
 
 _SCANS = 5
@@ -104,14 +105,15 @@ def _read_back(site: Site) -> list[History]:
 
 
 def _pieces(site: Site, found: Sequence[History]) -> list[Piece]:
-    runs, windows = is_held(site.state, PINNED), windows_in(found)
+    running, windows = is_held(site.state, PINNED), windows_in(found)
     pieces: list[Piece] = []
     for history in found:
         newest = history is found[-1]
         own = [window for window in windows if window.timeline == history.timeline.id]
-        pieces += _of_timeline(history, own, newest=newest, runs=runs)
+        tried = _failed_base(site) if newest and running else None
+        pieces += _of_timeline(history, own, tried, newest=newest, runs=running)
         if newest:
-            pieces += _since(site, history, runs=runs)
+            pieces += _since(site, history, runs=running)
     by_first = {window.first: window.timeline for window in reversed(windows)}
     own_holes = {(piece.start, piece.end) for piece in pieces if piece.state is State.LOST}
     for hole in holes(windows):
@@ -120,16 +122,33 @@ def _pieces(site: Site, found: Sequence[History]) -> list[Piece]:
     return sorted(pieces, key=lambda piece: (piece.start, piece.timeline))
 
 
-def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs: bool) -> list[Piece]:
-    """What is there of a timeline, and what lies between and behind it."""
+def _failed_base(site: Site) -> Run | None:
+    """The last try of a base, if it failed."""
+    record = runs.read(site.state, runs.BASE)
+    return None if record is None else record.unmended
+
+
+def _of_timeline(
+    history: History, own: Sequence[Window], tried: Run | None, *, newest: bool, runs: bool
+) -> list[Piece]:
+    """What is there of a timeline, and what lies between and behind it.
+
+    Args:
+        tried: The last try of a base, if it failed.
+    """
     name, lost = history.timeline.id, "it cannot be had again; restore a moment before or after it"
     pieces = [Piece(name, window.first, window.last, State.FOUND, "") for window in own]
     pieces += [Piece(name, hole.start, hole.end, State.LOST, f"{hole.reason}; {lost}") for hole in holes(own)]
-    if not own and history.increments:
-        first, end = history.increments[0].cuts[0].seen, history.increments[-1].cuts[-1].seen
-        begins = end - min(first, timeline.began(name)) <= _BASE_WITHIN
+    if not own and (history.increments or tried is not None):
+        first, end = timeline.began(name), None
+        if history.increments:
+            first, end = history.increments[0].cuts[0].seen, history.increments[-1].cuts[-1].seen
+        # A site that rests has its last moment long ago, and the base is due all the same.
+        until = datetime.now(UTC) if tried is not None or end is None else end
+        begins = until - min(first, timeline.began(name)) <= _BASE_WITHIN
         if newest or not begins:
-            pieces.append(_baseless(Piece(name, first, end, State.LOST, ""), newest=newest, begins=begins, runs=runs))
+            piece = Piece(name, first, end, State.LOST, "")
+            pieces.append(_baseless(piece, tried, newest=newest, begins=begins, runs=runs))
     last = max((window.last for window in own), default=None)
     seen = [max(increment.cuts.moments()) for increment in history.increments]
     behind = EPOCH + max(seen) * MICROSECOND if seen else None
@@ -143,7 +162,7 @@ def _of_timeline(history: History, own: Sequence[Window], *, newest: bool, runs:
     return pieces
 
 
-def _baseless(piece: Piece, *, newest: bool, begins: bool, runs: bool) -> Piece:
+def _baseless(piece: Piece, tried: Run | None, *, newest: bool, begins: bool, runs: bool) -> Piece:
     """Moments to which nothing leads: those of a beginning may have no base yet; later ones have lost it."""
     state = State.LOST if not (newest and begins) else State.DELAYED if runs else State.PENDING
     why = {
@@ -151,7 +170,9 @@ def _baseless(piece: Piece, *, newest: bool, begins: bool, runs: bool) -> Piece:
         State.DELAYED: "the base is due; look again in a minute",
         State.PENDING: "the base is still to be made; start the archive",
     }[state]
-    if newest and state is State.LOST:
+    if tried is not None:
+        why = f"no base leads there: it is tried again, and the last try failed: {tried.message}"
+    if newest and (state is State.LOST or tried is not None):
         why += "; begin anew with one: portfolio-ops backup daily, while the archive runs"
     return replace(piece, state=state, why=why)
 

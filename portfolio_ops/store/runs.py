@@ -15,6 +15,9 @@ from portfolio_ops.host.files import write_atomically
 
 RUNNING, SUCCEEDED, FAILED, DIED = "running", "succeeded", "failed", "died"
 
+BASE = "archive-base"
+"""The record of who makes what a timeline begins with."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -42,6 +45,15 @@ class Record:
     latest: Run
     success: Run | None = None
     failure: Run | None = None
+
+    @property
+    def unmended(self) -> Run | None:
+        """The latest failure, until there is a success behind it: also while it is tried again."""
+        if self.failure is None or self.latest == self.success:
+            return None
+        if self.success is None or self.latest == self.failure or self.failure.started > self.success.started:
+            return self.failure
+        return None
 
 
 def _path(state: Path, job: str) -> Path:

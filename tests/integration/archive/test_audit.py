@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from portfolio_ops.host.timers import ServiceState
 from portfolio_ops.jobs import health
 from portfolio_ops.restore import audit
 from portfolio_ops.store import runs, timeline
+from portfolio_ops.store.lock import ARCHIVING, PINNED, held
 from portfolio_ops.store.timeline import Timeline
 from tests.integration.archive.archiver import archiving
 from tests.integration.archive.conftest import Operator
@@ -131,23 +133,126 @@ def test_a_timeline_that_ended_before_its_base_was_made_is_a_hole_and_a_long_one
     assert "missing-lost" in {piece["state"] for piece in operator.asked("archive", "verify", code=9)["pieces"]}
 
 
-def test_a_base_that_failed_is_a_finding_only_if_it_lasts_and_nothing_serves_instead(
-    site: Site, operator: Operator
-) -> None:
+MINUTE = timedelta(minutes=1)
+
+
+class Baseless:
+    """A timeline to which nothing leads, while the archive runs."""
+
+    def __init__(self, site: Site, patch: pytest.MonkeyPatch) -> None:
+        self.site, self.patch, self.began = site, patch, datetime.now(UTC)
+
+    def tried(self, after: timedelta, *, ends: bool = True) -> None:
+        """A try of the base that fails so long after the beginning; or that still goes on."""
+        self.patch.setattr(runs, "_now", lambda: (self.began + after).isoformat(timespec="seconds"))
+        runs.begin(self.site.state, "archive-base")
+        if ends:
+            runs.finish(self.site.state, "archive-base", succeeded=False, message="no room")
+
+    def health(self, after: timedelta) -> tuple[str, list[str]]:
+        """The state of the bases at that time, and what is found."""
+        found = health.assess(self.site, self.began + after)
+        [state] = [each.state for each in found.jobs if each.job.name == "archive-base"]
+        return state, [each for each in found.findings if "archive-base" in each]
+
+
+@pytest.fixture
+def baseless(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Baseless]:
     with archiving(site) as archiver:
-        archiver.base()
-    time.sleep(1.1)
+        made = Baseless(site, monkeypatch)
+        archiver.change(NOTE)
+    with (
+        held(site.state, ARCHIVING, wait=timedelta(), on_wait=lambda _: None),
+        held(site.state, PINNED, wait=timedelta(), on_wait=lambda _: None),
+    ):
+        yield made
+
+
+def test_a_base_that_fails_again_and_again_is_a_finding_though_the_last_try_was_just_now(baseless: Baseless) -> None:
+    baseless.tried(timedelta())
+    assert baseless.health(MINUTE) == ("waiting", [])
+    for minutes in range(10, 40, 10):
+        baseless.tried(minutes * MINUTE)
+    state, [finding] = baseless.health(31 * MINUTE)
+    assert state == "failed"
+    assert re.fullmatch(
+        r"archive-base: no moment since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+ can be restored:"
+        r" the last run failed: no room \(`portfolio-ops backup daily` makes a base as well, or says what to do\)",
+        finding,
+    )
+
+
+def test_it_stays_one_while_it_is_tried_once_more_and_a_first_try_that_takes_long_is_none(baseless: Baseless) -> None:
+    with held(baseless.site.state, "wal", wait=timedelta(), on_wait=lambda _: None):
+        baseless.tried(timedelta(), ends=False)
+        assert baseless.health(50 * MINUTE) == ("running", [])
+        runs.finish(baseless.site.state, "archive-base", succeeded=False, message="no room")
+        baseless.tried(40 * MINUTE, ends=False)
+        state, [finding] = baseless.health(50 * MINUTE)
+    assert state == "failed"
+    assert "the last run failed: no room" in finding
+
+
+def test_a_timeline_without_a_base_is_found_also_where_no_try_was_recorded(baseless: Baseless) -> None:
+    assert baseless.health(29 * MINUTE) == ("waiting", [])
+    state, [finding] = baseless.health(31 * MINUTE)
+    assert state == "failed"
+    assert "can be restored: there is none (`portfolio-ops backup daily`" in finding
+
+
+def test_any_whole_backup_that_leads_there_serves_instead(site: Site, operator: Operator) -> None:
+    with archiving(site) as archiver:
+        operator.call("backup", "daily")
+        archiver.change(NOTE)
     runs.begin(site.state, "archive-base")
     runs.finish(site.state, "archive-base", succeeded=False, message="no room")
-    now = datetime.now(UTC)
+    found = health.assess(site, datetime.now(UTC) + 31 * MINUTE)
+    assert "archive-base" not in [each.job.name for each in found.jobs]
+    assert [each for each in found.findings if "archive-base" in each] == []
 
-    def found(later: timedelta) -> list[str]:
-        return [each for each in health.assess(site, now + later).findings if "archive-base" in each]
 
-    assert found(timedelta()) == []
-    assert found(timedelta(minutes=31)) == ["archive-base: the last run failed: no room"]
-    operator.call("backup", "daily")
-    assert found(timedelta(minutes=31)) == []
+def test_what_is_told_of_a_base_that_failed(
+    baseless: Baseless, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "; nothing since " in operator.call("status", code=10)[0]
+    [piece] = operator.asked("archive", "verify")["pieces"]
+    assert (piece["state"], piece["why"]) == ("missing-delayed", "the base is due; look again in a minute")
+    baseless.tried(timedelta())
+    told = (
+        "no base leads there: it is tried again, and the last try failed: no room;"
+        " begin anew with one: portfolio-ops backup daily, while the archive runs"
+    )
+    [piece] = operator.asked("archive", "verify")["pieces"]
+    assert (piece["state"], piece["why"]) == ("missing-delayed", told)
+    monkeypatch.setattr(audit, "_BASE_WITHIN", timedelta(seconds=0.5))
+    time.sleep(1)  # the site rests, and has one moment: it ended at once, and is not made good for all that
+    [piece] = operator.asked("archive", "verify", code=9)["pieces"]
+    assert (piece["state"], piece["why"]) == ("missing-lost", told)
+
+
+def test_a_live_database_that_was_damaged_is_told_before_anything_of_it_is_archived(yard: Yard) -> None:
+    """Its first base fails, and nobody writes: there is no moment yet, and there will be none."""
+    yard.start_archive()
+    yard.wait_for_base()
+    yard.write(0)
+    yard.until(lambda: bool(cuts(yard)), "it is archived")
+    yard.stop_writing(0)
+    damaged = yard.folder / "damaged.sqlite"
+    with contextlib.closing(sqlite3.connect(damaged)) as connection:
+        connection.executescript("PRAGMA journal_mode=wal; CREATE TABLE notes(text)")
+    data = bytearray(damaged.read_bytes())
+    data[36:40] = (5).to_bytes(4)  # how many free pages there are, says the header
+    yard.database.write_bytes(data)
+    yard.until(lambda: "The base of the timeline could not be made" in yard.said(), "a base has failed")
+    assert verified(yard, 0) == ["found", "missing-delayed"]
+
+    def told(*words: str) -> str:
+        command: list[str | Path] = [TOOL, "--config", yard.file, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    assert "the last try failed: integrity_check found" in told("archive", "verify")
+    assert "the archiver runs, but no later moment can be restored yet" in told("list", "points")
+    assert "archive: running, no restore point yet; nothing since " in told("status")
 
 
 def test_between_two_timelines_lies_a_hole(site: Site, operator: Operator) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from portfolio_ops.config import Site
 from portfolio_ops.jobs import archive_health
+from portfolio_ops.store import catalogue
 from portfolio_ops.store.lock import ARCHIVING, EXCHANGE, held
 from tests.conftest import make_database
 from tests.integration.archive.oracle import TOOL
@@ -31,7 +32,7 @@ def site(site: Site, request: pytest.FixtureRequest) -> Site:
 def finding(site: Site, later: timedelta) -> str:
     """What is found then, of an archive that runs and does nothing."""
     with held(site.state, ARCHIVING, wait=timedelta(), on_wait=lambda _: None):
-        found = archive_health.assess(site, datetime.now(UTC) + later)
+        found = archive_health.assess(site, catalogue.scan(site.backups, site.name), datetime.now(UTC) + later)
     assert found is not None
     assert found.running
     return found.finding
