@@ -70,7 +70,7 @@ def verify(context: Context) -> ExitCode:
     log = Log(site=site.name, job="archive")
     for path, reason in damaged:
         cure = "make a whole backup: portfolio-ops backup daily; check the kernel log for I/O errors"
-        log.event(messages.ARTIFACT_BAD, f"The archive is damaged: {reason}", file=str(path), suggestion=cure)
+        log.event(messages.ARCHIVE_DAMAGED, f"The archive is damaged: {reason}", file=str(path), suggestion=cure)
     data = {
         "pieces": [
             {

@@ -28,6 +28,8 @@ _LOOK_AGAIN = 0.5
 _ASK_AGAIN = 60.0
 """Seconds after which it is asked again whether a base that was there is there still."""
 
+_CURE = "why is told just before this; `portfolio-ops backup daily` makes one as well, or says what to do"
+
 
 class Leads:
     """Whether a whole backup leads to the moments of a timeline: one that was made while nobody followed need not.
@@ -125,6 +127,7 @@ class Base:
                 messages.ARCHIVE_FAILED,
                 "The base of the timeline could not be made"
                 f" (exit code {self._process.returncode}); again in {pause:.0f} s",
+                suggestion=_CURE,
             )
         self._process = None
 
@@ -136,7 +139,9 @@ class Base:
             return
         self.is_there = False
         self._log.event(
-            messages.ARCHIVE_FAILED, "No whole backup leads to the moments of the timeline any more: another is made"
+            messages.ARCHIVE_FAILED,
+            "No whole backup leads to the moments of the timeline any more: another is made",
+            suggestion="nothing, unless that fails too, which is told; who removed the last one?",
         )
 
     def require_no_failure(self) -> None:
@@ -148,5 +153,5 @@ class Base:
         if self._failures:
             raise PortfolioOpsError(
                 "the base of the timeline could not be made, so none of its moments can be restored",
-                suggestion="look what it said above; `portfolio-ops backup daily` makes one as well",
+                suggestion=_CURE,
             )
