@@ -84,7 +84,7 @@ def archive(site: Site, *, once: bool, wait: timedelta) -> None:
                 if failure.code != failed or time.monotonic() - began > _PAUSES[-1]:
                     failures, failed = 0, failure.code
                 _tell(site, log, failure, failures)
-                missing = Path(os.path.realpath(site.database)) if isinstance(error, NotFoundError) else None
+                missing = Path(os.path.realpath(site.database)) if isinstance(failure, NotFoundError) else None
                 _rest(watch, orders, _PAUSES[min(failures, len(_PAUSES) - 1)], missing)
                 failures += 1
 

@@ -135,6 +135,8 @@ def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:
             f"{database} stayed locked for {_BUSY_MILLISECONDS // 1000} s: {error}",
             suggestion="does the site use locking_mode=EXCLUSIVE or hold a write transaction open? End it, then retry",
         )
+    if isinstance(error, apsw.CantOpenError) and not database.exists():  # it went as it was opened
+        return NotFoundError(f"there is no database at {database}", suggestion=_ABSENT)
     if isinstance(error, apsw.CantOpenError) and _may_open(database):
         return PortfolioOpsError(
             f"{database} cannot be opened, and no right is missing: is there room for its -wal and -shm? ({error})",

@@ -161,7 +161,8 @@ class Pin:
             if header is None or header.salts != index.salts:
                 return  # another's was put there with the file
             self._holder.execute("ROLLBACK")  # it may hold a mark, which would be in the way
-            if is_same_file(self._main, database):
+            # Where there is none any more, whoever has one open has the one that we have.
+            if is_same_file(self._main, database) or not os.path.lexists(database):
                 self._writer.set_busy_timeout(_EMPTYING_MILLISECONDS)
                 self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             elif is_same_file(self.wal, wal):

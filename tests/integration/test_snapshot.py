@@ -20,7 +20,7 @@ from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, Po
 from portfolio_ops.sqlite import snapshot as engine
 from portfolio_ops.sqlite import wal_index
 from portfolio_ops.sqlite.check import check_database
-from portfolio_ops.sqlite.connection import reading
+from portfolio_ops.sqlite.connection import explained, reading
 from portfolio_ops.sqlite.place import side
 from portfolio_ops.sqlite.snapshot import reading_one_moment, snapshot
 from tests.require import require_root
@@ -446,3 +446,9 @@ def test_a_right_that_is_missing_is_told_as_that(lacking: str) -> None:
             finally:
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_database_that_goes_as_it_is_opened_is_not_there(tmp_path: Path) -> None:
+    error = explained(apsw.CantOpenError("unable to open database file"), tmp_path / "portfolio.sqlite")
+    assert isinstance(error, NotFoundError)
+    assert "is the volume mounted?" in error.suggestion

@@ -122,6 +122,33 @@ def test_at_once_after_the_site_has_stopped(yard: Yard, how: str) -> None:
     goes_on(yard, before)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_it_is_moved_away_and_only_later_another_is_put_there(yard: Yard, at_once: bool) -> None:
+    """Meanwhile there is none. The WAL of the one must be no more when the other comes."""
+    old, before = archived(yard)
+    if at_once:
+        written(yard)
+        yard.until(lambda: is_whole(yard), "all is in the main file", seconds=0.9)
+    yard.database.rename(yard.folder / "former.sqlite")
+    yard.until(lambda: "there is no database at" in yard.said(), "it is waited for another")
+    assert "removed while it was in use" in yard.said()
+    assert "Traceback" not in yard.said()
+    assert "error" not in yard.said().lower()
+    put_back(yard, *old, "cp")
+    assert state_of(yard.database) == old[1], "what was archived of the former one came into it"
+    goes_on(yard, before)
+
+
+def test_what_is_put_there_may_be_no_database(yard: Yard) -> None:
+    """Then its WAL cannot be emptied either; what is wrong is told in words."""
+    archived(yard)
+    note = yard.folder / "note"
+    note.write_text("to be restored\n" * 1000)
+    note.rename(yard.database)
+    yard.until(lambda: "is not a SQLite database" in yard.said(), "it is told")
+    assert "Traceback" not in yard.said()
+
+
 def is_whole(yard: Yard) -> bool:
     """Whether all that is committed is in the main file."""
     index = wal_index_of(yard.database)
