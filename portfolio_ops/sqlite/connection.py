@@ -126,7 +126,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:
+def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:  # noqa: PLR0911  (one for each answer)
     """One of our errors for one of SQLite's, with the cure where it is known."""
     if isinstance(error, apsw.NotADBError):
         return RefusedError(f"{database} is not a SQLite database", suggestion="check [site] database")
