@@ -13,6 +13,7 @@ import click
 from portfolio_ops import __version__
 from portfolio_ops.cli.context import Context, envelope
 from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError, UsageError, foreseen
+from portfolio_ops.host.interrupted import interrupted_by
 from portfolio_ops.host.journal import one_line, stderr_is_journal
 
 COMMANDS = {
@@ -95,10 +96,11 @@ def run(arguments: list[str]) -> int:
         return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, click.Abort) as error:
         _print_notes(error)
-        print("interrupted; should anything be left to finish, `portfolio-ops status` tells", file=sys.stderr)
+        _print_end(interrupted_by(error) or interrupted_by(error.__cause__) or "interrupted")
         return 128 + signal.SIGINT
     except SystemExit as error:
         _print_notes(error)
+        _print_end(interrupted_by(error))
         raise
     except Exception as error:
         if (failure := _as_ours(error)) is None:
@@ -118,6 +120,12 @@ def _print_notes(error: BaseException) -> None:
     for each in (error, error.__cause__):  # click makes an Abort of a KeyboardInterrupt
         for note in getattr(each, "__notes__", ()):
             print(one_line(note), file=sys.stderr)
+
+
+def _print_end(words: str) -> None:
+    """That it was ended from outside, if it was: nobody is left to wonder whether all was done."""
+    if words:
+        print(f"{words}; should anything be left to finish, `portfolio-ops status` tells", file=sys.stderr)
 
 
 def _failed(arguments: list[str], failure: PortfolioOpsError) -> int:

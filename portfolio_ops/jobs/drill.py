@@ -1,5 +1,6 @@
 """The rehearsal: restore as an operator would, to a scratch place, and prove that what came back is the site."""
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import apsw
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError, VerificationError
 from portfolio_ops.host import messages
+from portfolio_ops.host.interrupted import interrupted_by
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.drill_archive import rehearse_archive
 from portfolio_ops.jobs.drill_report import Report, write
@@ -49,6 +51,11 @@ def drill(site: Site, *, wait: timedelta) -> Report:
                 _rehearse(found, folder)
         except (PortfolioOpsError, OSError, apsw.Error) as error:
             found.doubts.append(words(error))
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # else it is found to have ended without a word
+                why = interrupted_by(error) or type(error).__name__
+                runs.finish(site.state, DRILL.name, succeeded=False, message=why)
+            raise
         report = Report(
             found.verdict,
             datetime.now(UTC).isoformat(timespec="seconds"),

@@ -18,6 +18,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError, foreseen
 from portfolio_ops.host import backend, messages
 from portfolio_ops.host.files import fsync_directory, remove_temporaries
+from portfolio_ops.host.interrupted import interrupted_by
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.database import back_up
 from portfolio_ops.jobs.run import GALLERY, Task
@@ -245,7 +246,7 @@ def _put_back(site: Site, record: Record, log: Log, error: BaseException, *, sto
         messages.RESTORE_FAILED,
         message,
         database=record.database,
-        error=getattr(error, "code", type(error).__name__),
+        error="INTERRUPTED" if interrupted_by(error) else getattr(error, "code", type(error).__name__),
     )
     if isinstance(error, PortfolioOpsError):
         error.message, error.reported = message, told
@@ -344,4 +345,5 @@ def _undisturbed() -> Iterator[None]:
 def _words(error: BaseException) -> str:
     if isinstance(error, Exception) and (ours := foreseen(error)) is not None:
         return ours.message
-    return "it was interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else repr(error)
+    words = interrupted_by(error)
+    return f"it was {words}" if words else repr(error)

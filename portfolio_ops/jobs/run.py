@@ -11,6 +11,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.errors import NoRoomError, NotFoundError, PortfolioOpsError, RefusedError, foreseen
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import remove_temporaries
+from portfolio_ops.host.interrupted import interrupted_by
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import pruning
 from portfolio_ops.moment import local
@@ -152,7 +153,8 @@ def _recorded(task: Task, work: Callable[[Task], list[Artifact]]) -> list[Artifa
         made = work(task)
     except BaseException as error:
         known = foreseen(error) if isinstance(error, Exception) else None
-        _remember(task, succeeded=False, message=str(known or error) or type(error).__name__)
+        words = interrupted_by(error) or str(known or error) or type(error).__name__
+        _remember(task, succeeded=False, message=words)
         raise
     _remember(task, succeeded=True, message=", ".join(artifact.path.name for artifact in made) or "nothing to do")
     return made

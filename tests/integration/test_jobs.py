@@ -158,9 +158,7 @@ def test_one_run_at_a_time_and_the_other_says_that_it_waits(site: Site) -> None:
 
 
 def running(site: Site, *words: str, until: Callable[[], bool]) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(
-        [TOOL, "--config", site.file, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([TOOL, "--config", site.file, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 30
     while not until():
         assert process.poll() is None, "it ended too soon"
@@ -181,17 +179,34 @@ def half_written(site: Site) -> Callable[[], bool]:
     return look
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_ended_leaves_no_artifact_and_the_next_heals(site: Site, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, ""),
+        (signal.SIGTERM, "ended by SIGTERM"),
+        (signal.SIGHUP, "ended by SIGHUP"),
+        (signal.SIGINT, "interrupted by Ctrl-C"),
+    ],
+)
+def test_a_run_that_is_ended_leaves_no_artifact_and_the_next_heals(
+    site: Site, number: signal.Signals, words: str
+) -> None:
     enlarge(site.database, BIG)
     process = running(site, "backup", "daily", until=half_written(site))
     process.send_signal(number)
-    process.wait()
+    _, said = process.communicate()
+    assert process.returncode == (128 + number if words else -number)
+    assert (f"{words}; should anything be left to finish" in said.decode()) == bool(words)
     left = names(site, Kind.DAILY)
     assert not [name for name in left if not name.startswith(".tmp-")]
     if number is not signal.SIGKILL:
         assert left == []
-    assert asked(site, "status", code=10)["data"]["jobs"]["backup-daily"]["state"] == "failed"
+    health = asked(site, "status", code=10)["data"]["jobs"]["backup-daily"]
+    assert health["state"] == "failed"
+    assert (
+        health["why"]
+        == f"the last run {f'failed: {words}' if words else 'ended without a word: killed, or a power cut'}"
+    )
     done = call(site, "backup", "daily")
     assert ("ended without a word" in done.stderr) == (number is signal.SIGKILL)
     assert len(names(site, Kind.DAILY)) == 1

@@ -243,9 +243,8 @@ def test_a_signal_takes_it_back(live: Stage, number: signal.Signals) -> None:
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert (
-        f"the former state is in place, and {live.site.backend.described} runs, as it did: it was interrupted" in said
-    )
+    words = "interrupted by Ctrl-C" if number is signal.SIGINT else f"ended by {number.name}"
+    assert f"the former state is in place, and {live.site.backend.described} runs, as it did: it was {words}" in said
     assert state(live) == "put back"
     assert live.runs
     assert restored_rows(live.site.database) == 0
@@ -263,9 +262,8 @@ def test_who_sees_no_journal_is_told_in_which_state_a_signal_left_things(live: S
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert (
-        f"the former state is in place, and {live.site.backend.described} runs, as it did: it was interrupted" in said
-    )
+    words = "interrupted by Ctrl-C" if number is signal.SIGINT else f"ended by {number.name}"
+    assert f"the former state is in place, and {live.site.backend.described} runs, as it did: it was {words}" in said
     assert live.runs
 
 

@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import os
+import signal
 import sqlite3
 import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -342,6 +344,28 @@ def test_a_scratch_place_that_is_not_there(stage: Stage, tmp_path: Path) -> None
     stage.call("backup", "daily")
     scratch_at(stage, tmp_path / "nowhere")
     assert "there is no folder" in stage.call("drill", code=10).stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(signal.SIGTERM, "ended by SIGTERM"), (signal.SIGINT, "interrupted by Ctrl-C")]
+)
+def test_a_drill_that_is_ended_says_so(stage: Stage, number: signal.Signals, words: str) -> None:
+    stage.call("backup", "daily")
+    code = (
+        "import time; from portfolio_ops.jobs import drill; from portfolio_ops.cli import main\n"
+        "drill._rehearse = lambda *words: (print('rehearsing', flush=True), time.sleep(60))\n"
+        "main.main()"
+    )
+    command: list[str | Path] = [sys.executable, "-c", code, "--config", stage.file, "drill"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "rehearsing\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert f"{words}; should anything be left to finish" in said
+    assert stage.asked("status", code=10)["data"]["jobs"]["drill"]["why"] == f"the last run failed: {words}"
+    assert not list(stage.site.state.glob(".portfolio-ops-*"))
 
 
 def test_a_folder_that_a_killed_drill_left_is_removed_and_a_link_is_not_followed(stage: Stage, tmp_path: Path) -> None:
