@@ -12,7 +12,7 @@ import apsw
 from portfolio_ops.config import Site, SocialTable
 from portfolio_ops.errors import NotFoundError, RefusedError, UsageError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import copy_durably, fsync_directory, open_regular, require_space
+from portfolio_ops.host.files import copy_durably, fsync_directory, open_regular, remove_temporaries, require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.restore import alone
 from portfolio_ops.jobs.run import SOCIAL, Task
@@ -209,11 +209,13 @@ def restore_live(site: Site, source: Staged, log: Log, *, merge: bool, wait: tim
     Raises:
         PortfolioOpsError: Nothing was changed.
     """
-    with alone(site, wait=wait, exchanging=False), writing(site.database) as connection, _taken_whole(site.database):
-        attach(connection, source.database)
-        with one_transaction(connection):
-            undo = _export_first(site, connection, source.tables, log)
-            done = replace_rows(connection, source.tables, merge=merge)
+    with alone(site, wait=wait, exchanging=False):
+        folder = _swept(site)
+        with writing(site.database) as connection, _taken_whole(site.database):
+            attach(connection, source.database)
+            with one_transaction(connection):
+                undo = _export_first(site, folder, connection, source.tables, log)
+                done = replace_rows(connection, source.tables, merge=merge)
     rows = sum(change.put for change in done.changes)
     log.event(
         messages.SOCIAL_RESTORED,
@@ -238,13 +240,19 @@ def _taken_whole(database: Path) -> Iterator[None]:
         raise explained(error, database) from error
 
 
-def _export_first(site: Site, connection: apsw.Connection, tables: tuple[str, ...], log: Log) -> str:
+def _swept(site: Site) -> Path:
+    """The folder of exports, without what killed runs left; the caller holds its lock, and no writer waits yet."""
+    folder = site.backups / Kind.SOCIAL.folder
+    folder.mkdir(mode=0o750, exist_ok=True)
+    remove_temporaries(folder)
+    return folder
+
+
+def _export_first(site: Site, folder: Path, connection: apsw.Connection, tables: tuple[str, ...], log: Log) -> str:
     """The present rows of these tables as an export of their own."""
     missing = {table.lower() for table in missing_tables(connection, tables)}
     present = tuple(SocialTable(table, optional=False) for table in tables if table.lower() not in missing)
     if not present:
         return ""
-    folder = site.backups / Kind.SOCIAL.folder
-    folder.mkdir(mode=0o750, exist_ok=True)
     task = Task(replace(site, social_tables=present), SOCIAL, folder, log)
     return export(task, contextlib.nullcontext(connection), {"event": BEFORE_RESTORE}).id

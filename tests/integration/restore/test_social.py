@@ -1,8 +1,10 @@
 """The social tables back into the live database: from our exports, and from plain SQL of other tools."""
 
 import contextlib
+import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,26 @@ def test_replaced_while_the_site_writes_and_returned(exported: Stage) -> None:
     assert {1000, 1001} < set(comments(exported))
     assert not set(range(1, 11)) & set(comments(exported))
     assert exported.runs
+
+
+def test_what_killed_restores_left_of_their_exports_goes_first(exported: Stage) -> None:
+    """Each is as large as the tables are."""
+    code = (
+        "import os, signal; from portfolio_ops.store.publish import Draft; from portfolio_ops.cli import main\n"
+        "Draft.publish = lambda *words: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "main.main()"
+    )
+    folder = exported.site.backups / "social"
+
+    def left() -> list[str]:
+        return [path.name for path in folder.iterdir() if path.name.startswith(".tmp-")]
+
+    command: list[str | Path] = [sys.executable, "-c", code, "--config", exported.file, "restore", "social", "--yes"]
+    for _ in range(3):
+        assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
+        assert len(left()) == 1
+    exported.call("restore", "social", "--yes")
+    assert left() == []
 
 
 def test_latest_is_not_what_a_restore_put_away(exported: Stage) -> None:
