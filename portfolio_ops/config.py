@@ -221,6 +221,12 @@ def load(file: Path) -> Site:
             f"there is no configuration {file}",
             suggestion=f"configured are: {others}; or {create}" if others else create,
         ) from error
+    except PermissionError as error:
+        raise ConfigurationError(
+            [f"{file}: cannot be read by uid {os.geteuid()} ({error.strerror})"],
+            suggestion=f"what works for a site runs as its owner, who must be able to read it: chmod a+r {file};"
+            f" chmod a+x {file.parent}",
+        ) from error
     except OSError as error:
         raise ConfigurationError([f"{file}: cannot be read ({error.strerror})"]) from error
     return parse(file, content)

@@ -1,6 +1,8 @@
 """Single passes of the archive beside a site that goes on: one timeline, one base, nothing where nothing changed."""
 
 import json
+import shlex
+import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +16,9 @@ from portfolio_ops.jobs.archive import archive
 from portfolio_ops.sqlite.wal_index import read_wal_index
 from portfolio_ops.store import timeline
 from tests.integration.conftest import Elsewhere
+from tests.integration.test_doctor import given_away
+from tests.integration.test_jobs import call
+from tests.require import require_root
 
 NOTE = "INSERT INTO comments(body) VALUES('a note')"
 
@@ -98,3 +103,18 @@ def test_an_empty_wal_proves_something_only_beside_a_file_that_was_not_changed(s
     program.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert len(passes(site)[0]) == 3
     assert json.loads((site.state / "archive.json").read_text())["latest"]["state"] == "succeeded"
+
+
+def test_a_configuration_that_the_sites_owner_may_not_read_is_named_with_the_cure(site: Site) -> None:
+    """Root reads it, and steps down; the base is made by a process of the owner's."""
+    require_root("a file that another user may not read")
+    site.backups.mkdir()
+    given_away(site)
+    site.file.chmod(0o600)
+    done = call(site, "archive", "once", code=1)
+    assert f"error: {site.file}: cannot be read by uid 4242 (Permission denied)" in done.stderr
+    cure = f"chmod a+r {site.file}"
+    assert f"  try: what works for a site runs as its owner, who must be able to read it: {cure}" in done.stderr
+    subprocess.run(shlex.split(cure), check=True)
+    call(site, "archive", "once")
+    assert len(list((site.backups / "wal").glob("base-*"))) == 1
