@@ -145,7 +145,7 @@ def test_what_is_put_there_may_be_no_database(yard: Yard) -> None:
     note = yard.folder / "note"
     note.write_text("to be restored\n" * 1000)
     note.rename(yard.database)
-    yard.until(lambda: "is not a SQLite database" in yard.said(), "it is told")
+    yard.until(lambda: "Nothing is archived: " in yard.said(), "it is told")
     assert "Traceback" not in yard.said()
 
 
