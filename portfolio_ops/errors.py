@@ -5,8 +5,11 @@ An error says what was tried, what is wrong, and what to do next (`suggestion`).
 
 import errno
 import os
+import shlex
 from enum import IntEnum, unique
 from pathlib import Path
+
+from portfolio_ops.mount import mount_of
 
 
 @unique
@@ -106,13 +109,30 @@ def explained(error: OSError) -> PortfolioOpsError:
     """An operating system's error as ours, with the cure where it is known."""
     where = f": {error.filename}" if error.filename else ""
     text = f"{os.strerror(error.errno) if error.errno else error}{where}"
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+    if error.errno == errno.EROFS:
+        return _closed(text, error.filename)
+    if error.errno in {errno.EACCES, errno.EPERM}:
         return NotPermittedError(text, suggestion=_cure_of_denial(error.filename))
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return PortfolioOpsError(
             text, suggestion="free some space; nothing was published or pruned, and the next run starts afresh"
         )
     return PortfolioOpsError(text, suggestion="see the kernel log (journalctl -k) for faults of the disk")
+
+
+def _closed(text: str, path: object) -> PortfolioOpsError:
+    """What cannot be written: a filesystem is mounted read-only, which may be mended, or a unit's sandbox says so."""
+    mount = mount_of(Path(os.fsdecode(path))) if isinstance(path, str | bytes | os.PathLike) else None
+    sandbox = "inside a unit, check ReadWritePaths= of its drop-in"
+    if mount is None:
+        return PortfolioOpsError(
+            text, suggestion=f"see `journalctl -k` and `findmnt`: is a filesystem mounted read-only? Or, {sandbox}"
+        )
+    if mount.read_only:
+        return PortfolioOpsError(f"{text}: {mount.text}", suggestion=mount.cure)
+    return NotPermittedError(
+        text, suggestion=f"{sandbox}; elsewhere, `findmnt -T {shlex.quote(str(mount.point))}` shows what is read-only"
+    )
 
 
 def _cure_of_denial(path: object) -> str:

@@ -18,6 +18,7 @@ from portfolio_ops.errors import NotFoundError, PortfolioOpsError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.logs import writers
+from portfolio_ops.mount import read_only, unescaped
 from portfolio_ops.sqlite import removed, rows
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.export import missing_tables
@@ -25,7 +26,7 @@ from portfolio_ops.sqlite.place import SIDES, located, require_the_sites, side
 from portfolio_ops.store.lock import ARCHIVING, holder_of
 
 _FSTAB, _MOUNTS = Path("/etc/fstab"), Path("/proc/self/mounts")
-_WORD, _ESCAPED = re.compile(rb"[^ \t]+"), re.compile(rb"\\([0-3][0-7]{2})")
+_WORD = re.compile(rb"[^ \t]+")
 _OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IXOTH
 _WAL_VERSION = b"\2"  # byte 19 of the database header (fileformat2.html, section 1.3.3)
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
@@ -64,12 +65,7 @@ def _mounted(root: Path) -> Finding:
 def _table(file: Path) -> list[list[str]]:
     """The lines of a table of mounts: device, folder, type and options (fstab(5), proc_pid_mounts(5))."""
     lines = [_WORD.findall(line)[:4] for line in file.read_bytes().split(b"\n")]
-    return [list(map(_unescaped, words)) for words in lines if len(words) > 2 and not words[0].startswith(b"#")]  # noqa: PLR2004  (the options may be missing)
-
-
-def _unescaped(word: bytes) -> str:
-    """A word of such a table, where a space is a backslash and 040."""
-    return os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), word))
+    return [list(map(unescaped, words)) for words in lines if len(words) > 2 and not words[0].startswith(b"#")]  # noqa: PLR2004  (the options may be missing)
 
 
 def _backups(site: Site) -> Finding:
@@ -78,6 +74,8 @@ def _backups(site: Site) -> Finding:
         return advice(
             "backups", f"{folder} does not exist", "the first backup by hand makes it; where units run, deploy again"
         )
+    if mount := read_only(folder):
+        return fault("mount", mount.text, mount.cure)
     if not _may(folder, os.R_OK | os.W_OK | os.X_OK):
         return fault(
             "backups",

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import shutil
@@ -96,6 +97,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         NotFoundError: There is no such file.
         NotPermittedError: This user may not open it.
         RefusedError: It is a symlink, a directory, a FIFO, a socket or a device.
+        OSError: It is to be written, and its filesystem is read-only.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -106,6 +108,8 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
             f"{path} may not be opened by uid {os.geteuid()}", suggestion="run as the site's owner, or as root"
         ) from error
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise
         raise RefusedError(
             f"{path} is not a regular file ({error.strerror})",
             suggestion="name the file itself; symlinks, FIFOs and devices are not followed",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -10,14 +11,15 @@ from pathlib import Path
 import apsw
 
 from portfolio_ops.config import Site, SocialTable
-from portfolio_ops.errors import NotFoundError, RefusedError, UsageError
+from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError, UsageError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import copy_durably, fsync_directory, open_regular, require_space
+from portfolio_ops.host.files import TEMPORARY_PREFIX, copy_durably, fsync_directory, open_regular, require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.restore import alone
 from portfolio_ops.jobs.run import SOCIAL, Task
 from portfolio_ops.jobs.scratch import scratch_folder
 from portfolio_ops.jobs.social import export
+from portfolio_ops.mount import read_only
 from portfolio_ops.restore.plan import foreign_site
 from portfolio_ops.restore.stage import decode_to
 from portfolio_ops.sqlite.connection import explained, reading, writing
@@ -112,18 +114,18 @@ def _of_file(path: Path) -> Source:
 
 
 @contextlib.contextmanager
-def staged(site: Site, source: Source, log: Log, *, wait: timedelta) -> Iterator[Staged]:
-    """The tables in a scratch database, while the block runs. Nobody else restores social tables meanwhile.
+def staged(site: Site, source: Source, log: Log, *, into: Path | None, wait: timedelta) -> Iterator[Staged]:
+    """The tables in a scratch database, while the block runs. Nobody else restores the site's social tables meanwhile.
+
+    Args:
+        into: The other database that they are for; None for the live one.
 
     Raises:
         BusyError: Somebody else does, for longer than `wait`.
         VerificationError: An artifact is damaged.
         RefusedError: Plain SQL does what no dump does; or there is too little space.
     """
-    with (
-        held(site.state, _NAME, wait=wait, on_wait=lambda _: None),
-        scratch_folder(site, _NAME) as folder,
-    ):
+    with _scratch(site, into, wait) as folder:
         sql, database = folder / "dump.sql", folder / "tables.sqlite"
         if source.artifact is not None:
             require_space(folder, _ROOM * source.artifact.metadata.content.bytes)
@@ -134,7 +136,7 @@ def staged(site: Site, source: Source, log: Log, *, wait: timedelta) -> Iterator
             copy_durably(source.path, sql, 0o600)
             allowed = _configured(site)
         try:
-            rows = load_dump(sql, database, allowed, _encoding(site))
+            rows = load_dump(sql, database, allowed, _encoding(site, into))
         except RefusedError as error:
             error.message = error.message.replace(sql.name, source.path.name)
             raise
@@ -144,16 +146,34 @@ def staged(site: Site, source: Source, log: Log, *, wait: timedelta) -> Iterator
         yield Staged(database, tuple(rows), tuple(triggers))
 
 
+@contextlib.contextmanager
+def _scratch(site: Site, into: Path | None, wait: timedelta) -> Iterator[Path]:
+    """The scratch place, locked; where a failing disk made that read-only, one beside the database that is made."""
+    if into is not None and read_only(site.state):
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=into.parent) as folder:
+            yield Path(folder)
+        return
+    with held(site.state, _NAME, wait=wait, on_wait=lambda _: None), scratch_folder(site, _NAME) as folder:
+        yield folder
+
+
 def _configured(site: Site) -> list[str]:
     return [table.name for table in site.social_tables]
 
 
-def _encoding(site: Site) -> str:
-    """Of the live database: one that is attached to it must have the same."""
-    if not site.database.exists():
+def _encoding(site: Site, into: Path | None) -> str:
+    """Of what takes the rows, for a database that is attached to it must have the same; of the live one for a new one."""
+    is_new = into is not None and not into.exists()
+    database = site.database if into is None or is_new else into
+    if not database.exists():
         return "UTF-8"
-    with reading(site.database) as connection:
-        return str(connection.pragma("encoding"))
+    try:
+        with reading(database) as connection:
+            return str(connection.pragma("encoding"))
+    except PortfolioOpsError:
+        if is_new:  # it may have any, and the live one may be what is broken
+            return "UTF-8"
+        raise
 
 
 def compared(database: Path, source: Staged) -> list[Change]:

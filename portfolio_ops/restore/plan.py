@@ -1,6 +1,7 @@
 """What a restore would do, found out before anything is touched."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,18 @@ from typing import Any
 import apsw
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError, UsageError
+from portfolio_ops.errors import (
+    NotFoundError,
+    NotPermittedError,
+    PortfolioOpsError,
+    RefusedError,
+    UsageError,
+    explained,
+)
 from portfolio_ops.host import backend
 from portfolio_ops.host.files import free_bytes
 from portfolio_ops.host.holders import Holder, holders, identity_of, is_of_a_login
+from portfolio_ops.mount import read_only
 from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.sqlite import removed
 from portfolio_ops.sqlite.connection import reading
@@ -276,6 +285,8 @@ def _require_ours(target: Path) -> None:
         NotPermittedError: Not so.
     """
     if not os.access(target.parent, os.W_OK | os.X_OK, effective_ids=True):
+        if read_only(target.parent):
+            raise explained(OSError(errno.EROFS, "", str(target.parent)))
         raise NotPermittedError(
             f"{target.parent} may not be written by uid {os.geteuid()}, the owner of the site's data",
             suggestion=f"chown {os.geteuid()} {target.parent}",
