@@ -80,18 +80,31 @@ def _backups(site: Site) -> Finding:
         return fault(
             "backups",
             f"{folder} may not be written by uid {os.geteuid()}",
-            _command("chown", "-R", f"{os.geteuid()}:{os.getegid()}", folder),
+            _command("chmod", "u+rwX", folder) if folder.stat().st_uid == os.geteuid() else _to_the_owner(folder),
         )
     if denied := _denied(folder, site.state):
         return fault(
             "backups",
             f"{len(denied)} of what lies in {folder} may not be used by uid {os.geteuid()}, {denied[0]} first",
-            f"{_command('chown', '-R', f'{os.geteuid()}:{os.getegid()}', folder)} && "
-            f"{_command('chmod', '-R', 'u+rwX', folder)}",
+            _to_the_owner(folder),
         )
-    if folder.stat().st_mode & _OTHERS:
+    return _rights(folder)
+
+
+def _rights(folder: Path) -> Finding:
+    """What others on this host may do with the backups."""
+    if (mode := folder.stat().st_mode) & stat.S_IWOTH:
+        words = f"everybody on this host may write into {folder}, and delete what lies there"
+        return fault("rights", words, _command("chmod", "o=", folder))
+    if mode & _OTHERS:
         return advice("backups", f"everybody on this host may look into {folder}", _command("chmod", "o=", folder))
     return ok("backups", f"{folder} is the owner's alone")
+
+
+def _to_the_owner(folder: Path) -> str:
+    """What gives all that lies in a folder to who acts for the site."""
+    owner = f"{os.geteuid()}:{os.getegid()}"
+    return f"{_command('chown', '-R', owner, folder)} && {_command('chmod', '-R', 'u+rwX', folder)}"
 
 
 def _denied(folder: Path, state: Path) -> list[Path]:

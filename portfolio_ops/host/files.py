@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from portfolio_ops.errors import NoRoomError, NotFoundError, NotPermittedError, RefusedError
+from portfolio_ops.errors import NoRoomError, NotFoundError, NotPermittedError, RefusedError, cure_of_denial
 
 TEMPORARY_PREFIX = ".tmp-"
 """Names of unfinished files. Whoever holds a folder's lock may delete every one of them."""
@@ -105,7 +105,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         raise NotFoundError(f"{path} does not exist", suggestion="check the path in the configuration") from error
     except PermissionError as error:
         raise NotPermittedError(
-            f"{path} may not be opened by uid {os.geteuid()}", suggestion="run as the site's owner, or as root"
+            f"{path} may not be opened by uid {os.geteuid()}", suggestion=cure_of_denial(path)
         ) from error
     except OSError as error:
         if error.errno == errno.EROFS:

@@ -111,6 +111,23 @@ def test_backups_that_may_not_be_read_can_be_after_the_cure(site: Site) -> None:
     examined(site, 0)
 
 
+def test_backups_that_keep_out_their_owner_can_be_used_after_the_cure(site: Site) -> None:
+    require_root("backups of another user")
+    given_away(backed_up(site))
+    site.backups.chmod(0)
+    for command in ("list", "status", "backup daily", "verify"):
+        done = subprocess.run(
+            [TOOL, "--config", site.file, *command.split()], capture_output=True, text=True, check=False
+        )
+        said = done.stdout + done.stderr
+        assert f"its own mode keeps the owner of {site.backups} out: chmod u+rwX {site.backups}" in said, command
+        assert "run as" not in said
+    [found] = [each for each in examined(site, 10) if each["subject"] == "backups"]
+    assert found["cure"] == f"chmod u+rwX {site.backups}"
+    cure(found)
+    assert {each["level"] for each in examined(site, 0)} <= {"ok", "advice"}
+
+
 def test_a_database_of_roots_in_anothers_folder_is_not_opened(site: Site) -> None:
     require_root("a database of another user")
     given_away(site)
@@ -245,6 +262,11 @@ FAULTS: dict[str, tuple[Callable[[Site], Any], str, int]] = {
     "no gallery table": (configured('[gallery]\ntable = "shows"\nname = "slug"'), "no such table yet", 0),
     "no gallery column": (configured('[gallery]\ntable = "images"\nname = "slug"'), "has no column slug", 10),
     "all may look": (lambda site: site.backups.chmod(0o755), "everybody on this host may look into", 0),
+    "all may delete": (
+        lambda site: site.backups.chmod(0o777),
+        "everybody on this host may write into",
+        10,
+    ),
     "future": (from_the_future, "dated in the future", 10),
     "quarantine": (quarantined, "bad artifacts lie in", 10),
     "log is a folder": (log_is_a_folder, "is not a regular file", 10),
