@@ -13,13 +13,14 @@ import apsw
 from portfolio_ops.config import Site, SocialTable
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError, UsageError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import TEMPORARY_PREFIX, copy_durably, fsync_directory, open_regular, require_space
+from portfolio_ops.host.files import TEMPORARY_PREFIX, copy_durably, fsync_directory, require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.restore import alone
 from portfolio_ops.jobs.run import SOCIAL, Task
 from portfolio_ops.jobs.scratch import scratch_folder
 from portfolio_ops.jobs.social import export
 from portfolio_ops.mount import read_only
+from portfolio_ops.restore.named import ZSTD, damaged, handed_over, head_of, require_unpacked
 from portfolio_ops.restore.plan import foreign_site
 from portfolio_ops.restore.stage import decode_to
 from portfolio_ops.sqlite.connection import explained, reading, writing
@@ -31,7 +32,6 @@ from portfolio_ops.store.artifact import BEFORE_RESTORE, Artifact, Kind, NotAnAr
 from portfolio_ops.store.catalogue import LATEST
 from portfolio_ops.store.lock import held
 
-_COMPRESSED = (b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK")
 _ROOM = 3
 _NAME = "restore-social"
 
@@ -79,7 +79,10 @@ def choose(site: Site, reference: str) -> Source:
         return _of_file(Path(reference).absolute())
     found = catalogue.scan(site.backups, site.name, [Kind.SOCIAL])
     if reference != LATEST:
-        return _of_artifact(catalogue.find(found, reference))
+        try:
+            return _of_artifact(catalogue.find(found, reference))
+        except NotFoundError:  # it may be there, and of another kind
+            return _of_artifact(catalogue.find(catalogue.scan(site.backups, site.name), reference))
     exports = [each for each in found.artifacts if not each.put_away]
     if not exports:
         raise NotFoundError("there is no social export yet", suggestion="make one: portfolio-ops backup social")
@@ -96,21 +99,15 @@ def _of_artifact(artifact: Artifact) -> Source:
 
 
 def _of_file(path: Path) -> Source:
-    descriptor = open_regular(path)
-    try:
-        start = os.pread(descriptor, 8, 0)
-    finally:
-        os.close(descriptor)
-    try:
-        return _of_artifact(read_artifact(path))
-    except NotAnArtifactError as error:
-        if start.startswith(_COMPRESSED[0]):
-            raise
-        if start.startswith(_COMPRESSED):
-            raise RefusedError(
-                f"{path} is compressed", suggestion="decompress it first, for example: gunzip -k"
-            ) from error
-        return Source(path, None)
+    with handed_over(path):
+        start = head_of(path)
+        try:
+            return _of_artifact(read_artifact(path))
+        except NotAnArtifactError as error:
+            if start.startswith(ZSTD):
+                raise damaged(error, path, start) from error
+            require_unpacked(path, start)
+            return Source(path, None)
 
 
 @contextlib.contextmanager
@@ -162,7 +159,7 @@ def _configured(site: Site) -> list[str]:
 
 
 def _encoding(site: Site, into: Path | None) -> str:
-    """Of what takes the rows, for a database that is attached to it must have the same; of the live one for a new one."""
+    """Of what takes the rows: a database that is attached to it must have the same; a new one has the live one's."""
     is_new = into is not None and not into.exists()
     database = site.database if into is None or is_new else into
     if not database.exists():
