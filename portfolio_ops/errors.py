@@ -149,7 +149,7 @@ def cure_of_denial(path: object) -> str:
         if status.st_uid != os.geteuid():
             return (
                 f"{each} belongs to uid {status.st_uid}, and this runs as uid {os.geteuid()}: run as its owner; or, if"
-                " it should be the site's, `portfolio-ops doctor` names the command that makes it so"
+                " it should be the site's, `portfolio-ops doctor`, as root, names the command that makes it so"
             )
         if keeps_out_its_owner(status.st_mode):
             return f"its own mode keeps the owner of {each} out: chmod u+rwX {shlex.quote(str(each))}"

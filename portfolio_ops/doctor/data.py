@@ -142,6 +142,9 @@ def _database(site: Site) -> Iterator[Finding]:
         return
     if lost := removed.look(path, but=holder_of(site.state, ARCHIVING)):
         yield fault("database", *lost)
+    if path.is_dir():
+        yield fault("database", f"{path} is a folder", "correct [site] database, or move the folder away")
+        return
     if not path.is_file():
         if not lost:
             yield fault("database", f"there is no database at {path}", "restore one, or correct [site] database")

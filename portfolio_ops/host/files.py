@@ -114,10 +114,15 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
             f"{path} is not a regular file ({error.strerror})",
             suggestion="name the file itself; symlinks, FIFOs and devices are not followed",
         ) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise RefusedError(f"{path} is not a regular file", suggestion="name the file itself")
+        raise RefusedError(_no_file(path, status), suggestion="name the file itself")
     return descriptor
+
+
+def _no_file(path: Path, status: os.stat_result) -> str:
+    return f"{path} is {'a folder, ' if stat.S_ISDIR(status.st_mode) else ''}not a regular file"
 
 
 def real_inside(path: Path, folder: Path) -> Path:
@@ -144,7 +149,7 @@ def require_plain(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
-            raise RefusedError(f"{path} is not a regular file", suggestion="who put it there? Move it away")
+            raise RefusedError(_no_file(path, status), suggestion="who put it there? Move it away")
         _require_no_name_elsewhere(path, status)
 
 

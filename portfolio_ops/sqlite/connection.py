@@ -130,7 +130,10 @@ def _size(path: Path) -> int:
 def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:
     """One of our errors for one of SQLite's, with the cure where it is known."""
     if isinstance(error, apsw.NotADBError):
-        return RefusedError(f"{database} is not a SQLite database", suggestion="check [site] database")
+        return RefusedError(
+            f"{database} is not a SQLite database",
+            suggestion="is it the right file? [site] database names the site's own",
+        )
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return BusyError(
             f"{database} stayed locked for {_BUSY_MILLISECONDS // 1000} s: {error}",

@@ -226,6 +226,11 @@ def log_is_a_folder(site: Site) -> None:
     site.logs[0].mkdir()
 
 
+def database_is_a_folder(site: Site) -> None:
+    site.database.unlink()
+    site.database.mkdir()
+
+
 def log_is_a_link(site: Site) -> None:
     site.logs[0].unlink()
     site.logs[0].symlink_to("/etc/passwd")
@@ -249,6 +254,7 @@ def no_social_table(site: Site) -> None:
 FAULTS: dict[str, tuple[Callable[[Site], Any], str, int]] = {
     "no root": (lambda site: site.root.rename(site.root.with_name("away")), "does not exist", 6),
     "no database": (lambda site: site.database.unlink(), "there is no database at", 10),
+    "a folder": (database_is_a_folder, "portfolio.sqlite is a folder", 10),
     "not a database": (lambda site: site.database.write_bytes(b"text" * 2000), "is not a SQLite database", 10),
     "all may write": (lambda site: site.database.chmod(0o666), "everybody on this host may write", 10),
     "foreign": (foreign_shm, "is not of uid", 10),
@@ -471,6 +477,7 @@ def test_whether_the_archive_runs(
     site: Site, monkeypatch: pytest.MonkeyPatch, state: ServiceState, level: Level, words: str
 ) -> None:
     monkeypatch.setattr(machine, "service_state", lambda _: state)
+    deployed(site, monkeypatch, "archive")
     [found] = machine._archive(site, None)
     assert found.level is level
     assert words in found.text
@@ -483,6 +490,7 @@ def test_an_archive_that_runs_and_archives_nothing_is_a_fault_told_once(
     """What `status` says of it, whether anything was ever archived or not."""
     running = ServiceState(enabled=True, active="active", said="Not archiving: x")
     monkeypatch.setattr(machine, "service_state", lambda _: running)
+    deployed(site, monkeypatch, "archive")
     site.state.mkdir(parents=True)
     with held(site.state, ARCHIVING, wait=timedelta(), on_wait=lambda _: None):
         for timelines in ([], ["2026-11-25T172041.668937Z-d305ce"]):
@@ -501,6 +509,27 @@ def test_an_archive_that_runs_and_archives_nothing_is_a_fault_told_once(
         assert health.assess(site, datetime.now(UTC)).archive is None
 
 
+def deployed(site: Site, monkeypatch: pytest.MonkeyPatch, *units: str) -> None:
+    """Units have their drop-ins."""
+    place = site.file.parent / "units"
+    monkeypatch.setattr(machine, "_UNITS", place)
+    for name in units:
+        (place / f"portfolio-{name}@{site.name}.service.d").mkdir(parents=True, exist_ok=True)
+        (place / f"portfolio-{name}@{site.name}.service.d/10-portfolio-ops.conf").touch()
+
+
+def test_a_unit_that_was_not_deployed_is_not_started(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    resting = ServiceState(enabled=False, active="inactive", said="")
+    monkeypatch.setattr(machine, "timer_states", lambda _: {name: TimerState(None, None, False, "") for name in TIMERS})
+    monkeypatch.setattr(machine, "service_states", lambda *names: dict.fromkeys(names, resting))
+    monkeypatch.setattr(machine, "service_state", lambda _: resting)
+    deployed(site, monkeypatch, *TIMERS[1:])
+    [found] = machine._timers(site)
+    assert (found.level, found.cure) == (Level.FAULT, "deploy site shop with the Ansible role")
+    assert found.text.endswith("refuse to start, portfolio-backup-daily@shop.service first")
+    assert list(machine._archive(site, None)) == []
+
+
 def timers_of(site: Site, monkeypatch: pytest.MonkeyPatch, *, enabled: bool, active: str) -> list[Finding]:
     """What is said of timers that are all so but the last, which is enabled and at rest."""
     units = {name: f"portfolio-{name}@{site.name}.timer" for name in TIMERS}
@@ -509,6 +538,7 @@ def timers_of(site: Site, monkeypatch: pytest.MonkeyPatch, *, enabled: bool, act
     states = {
         name: TimerState(None, None, services[unit].active == "active", "success") for name, unit in units.items()
     }
+    deployed(site, monkeypatch, *TIMERS)
     monkeypatch.setattr(machine, "timer_states", lambda _: states)
     monkeypatch.setattr(machine, "service_states", lambda *names: {name: services[name] for name in names})
     monkeypatch.setattr(machine, "_said", lambda _: "enabled")
@@ -532,6 +562,32 @@ def test_room_below_the_reserve_is_told_as_what_is_missing(site: Site, monkeypat
         found = machine._room(site, catalogue.scan(site.backups, site.name))
         assert found.text.startswith(words)
         assert found.level is (Level.OK if free > 0 else Level.FAULT)
+
+
+def test_who_may_not_ask_the_backend_is_told_to_be_root(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import sys; sys.exit('denied\\n\\nUsage:  docker [OPTIONS]\\n')"
+    asked = replace(
+        site.backend, stop=("true",), status=(sys.executable, "-c", script), running_service="app", described="the app"
+    )
+    backed = replace(site, backend=asked)
+    for uid, level, words in ((0, Level.FAULT, "failed: denied Usage: docker"), (4242, Level.ADVICE, "by uid 4242")):
+        monkeypatch.setattr(os, "getuid", lambda uid=uid: uid)
+        [found] = machine._backend(backed)
+        assert (found.level, "\\u000a" in found.text) == (level, False)
+        assert words in found.text
+        assert ("run this as root" in found.cure) is (uid != 0)
+
+
+def test_who_may_not_look_at_the_site_is_not_sent_to_the_doctor(site: Site) -> None:
+    require_root("a user who is not the owner")
+    given_away(site)
+    site.file.chmod(0o644)
+    site.root.chmod(0o700)
+    words: list[str | Path] = [TOOL, "--config", site.file, "doctor"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, user=4244, group=4244, extra_groups=[])
+    assert done.returncode == 3
+    assert "may not be looked at by uid 4244" in done.stderr
+    assert "portfolio-ops doctor" not in done.stderr
 
 
 def test_our_own_archive_is_none_of_the_programs_that_have_the_database_open(site: Site) -> None:

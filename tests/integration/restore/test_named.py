@@ -1,5 +1,6 @@
 """Files that a person names for a restore and that are not what it takes: each is called what it is, with a way on."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -47,6 +48,15 @@ def test_a_packed_database_is_unpacked_first(stage: Stage, tmp_path: Path) -> No
         assert connection.execute("SELECT count(*) FROM images").fetchone()[0] > 0
 
 
+def given_away(stage: Stage) -> None:
+    """To another user, who may come to it."""
+    for path in [stage.site.root, *stage.site.root.rglob("*")]:
+        os.chown(path, OWNER, OWNER)
+    for parent in stage.site.root.parents:
+        if str(parent).startswith("/tmp/") and parent.stat().st_uid == os.geteuid():  # noqa: S108
+            parent.chmod(0o755)
+
+
 def test_a_truncated_artifact_is_called_damaged(daily: Path, stage: Stage, tmp_path: Path) -> None:
     os.truncate(daily, daily.stat().st_size - 5)
     for reference in (daily.name, daily.name.partition(".")[0]):
@@ -80,6 +90,37 @@ def test_a_damaged_artifact_goes_into_quarantine(daily: Path, stage: Stage, ago:
     assert "sound" in done.stdout
 
 
+@pytest.mark.usefixtures("daily")
+def test_what_is_no_database_is_called_by_its_own_name(stage: Stage, tmp_path: Path) -> None:
+    stage.call("backup", "social")
+    other = tmp_path / "notes.toml"
+    other.write_text("[notes]\n" * 100)
+    done = stage.call("restore", "social", "--into", str(other), "--yes", code=4)
+    assert f"{other} is not a SQLite database" in done.stderr
+    assert "is it the right file?" in done.stderr
+
+
+def test_a_folder_in_the_place_of_the_database_is_called_one(stage: Stage) -> None:
+    require_root("a database of another user")
+    stage.site.database.unlink()
+    stage.site.database.mkdir()
+    given_away(stage)
+    os.chown(stage.site.database, 0, 0)
+    done = stage.call("backup", "daily", code=4)
+    assert f"{stage.site.database} is a folder" in done.stderr
+
+
+def test_a_plan_names_who_has_the_database_open_and_does_not_deny_it(stage: Stage, daily: Path) -> None:
+    stage.file.write_text(f'[site]\nroot = "{stage.site.root}"\n')
+    words = ("restore", "database", daily.name, "--in-place", "--dry-run")
+    assert "nobody has the database open" in stage.call(*words).stdout
+    with contextlib.closing(sqlite3.connect(stage.site.database)) as connection:
+        connection.execute("SELECT count(*) FROM images")
+        done = stage.call(*words, code=4)
+    assert f"(process {os.getpid()})" in done.stdout
+    assert "nothing: [backend] does not say how\n" in done.stdout
+
+
 def test_an_artifact_of_another_kind_is_called_so(daily: Path, stage: Stage) -> None:
     done = stage.call("restore", "social", daily.name, code=2)
     assert f"{daily.name} holds daily, not social tables" in done.stderr
@@ -89,11 +130,7 @@ def test_what_only_root_may_read_is_handed_over(daily: Path, stage: Stage, tmp_p
     require_root("a file that only root may read")
     stage.call("backup", "social")
     [export] = (stage.site.backups / "social").iterdir()
-    for path in [stage.site.root, *stage.site.root.rglob("*")]:
-        os.chown(path, OWNER, OWNER)
-    for parent in tmp_path.parents:
-        if str(parent).startswith("/tmp/") and parent.stat().st_uid == os.geteuid():  # noqa: S108
-            parent.chmod(0o755)
+    given_away(stage)
     tmp_path.chmod(0o777)
     roots = tmp_path / "root's"
     roots.mkdir(mode=0o700)
