@@ -12,6 +12,9 @@ from pathlib import Path
 
 from portfolio_ops.mount import mount_of
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The system's words for a disk, or a share of it, that is full."""
+
 
 @unique
 class ExitCode(IntEnum):
@@ -114,9 +117,11 @@ def explained(error: OSError) -> PortfolioOpsError:
         return _closed(text, error.filename)
     if error.errno in {errno.EACCES, errno.EPERM}:
         return NotPermittedError(text, suggestion=cure_of_denial(error.filename))
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in NO_ROOM:
+        mount = mount_of(Path(os.fsdecode(error.filename))) if error.filename else None
+        place = f" on the filesystem at {mount.point}" if mount is not None else ""
         return PortfolioOpsError(
-            text, suggestion="free some space; nothing was published or pruned, and the next run starts afresh"
+            text, suggestion=f"free some space{place}; nothing unfinished was published, and the next run starts afresh"
         )
     return PortfolioOpsError(text, suggestion="see the kernel log (journalctl -k) for faults of the disk")
 

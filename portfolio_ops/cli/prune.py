@@ -25,7 +25,9 @@ def command(context: Context, explain: bool, yes: bool) -> ExitCode:
     site = context.site()
     found = catalogue.scan(site.backups, site.name)
     verdicts = keeping.verdicts(site, found.artifacts, datetime.now(UTC))
-    pruned = [artifact for job in JOBS for artifact in prune_kind(site, job, wait=timedelta())] if yes else []
+    # On a full disk there may be no room for the lock of a kind of which there is nothing.
+    jobs = [job for job in JOBS if yes and (site.backups / job.kind.folder).is_dir()]
+    pruned = [artifact for job in jobs for artifact in prune_kind(site, job, wait=timedelta())]
     now = datetime.now(UTC)
     increments = prune_increments(site, wait=timedelta()) if yes else expired_increments(site, now)
     data = {

@@ -13,7 +13,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.doctor.finding import Finding, advice, fault, ok
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import backend
-from portfolio_ops.host.files import free_bytes, reserve_bytes
+from portfolio_ops.host.files import free_bytes, nearest, reserve_bytes
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.host.timers import TIMERS, service_state, service_states, status_text, timer_states
 from portfolio_ops.jobs import health
@@ -52,7 +52,7 @@ def look(site: Site, told: Collection[str]) -> Iterator[Finding]:
 
 def _room(site: Site, found: catalogue.Catalogue) -> Finding:
     """What retention will come to keep, if backups stay as large as the last ones, against what is free."""
-    place = site.backups if site.backups.is_dir() else site.root
+    place = nearest(site.backups)
     free = free_bytes(place) - reserve_bytes(place)
     coming = sum(_coming(site, kind, found.of(kind)) for kind in _PERIODS)
     newest = catalogue.newest_database(found)

@@ -9,6 +9,7 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from portfolio_ops.errors import NoRoomError, NotFoundError, NotPermittedError, RefusedError, cure_of_denial
@@ -45,6 +46,21 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What is written in the block is written there: the error of a write(2) names no file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def nearest(path: Path) -> Path:
+    """A folder; where it is not there yet, the nearest above it that is: what is made there is made on that disk."""
+    return next(each for each in (path, *path.parents) if each.is_dir())
+
+
 def name_below(path: Path, folder: Path) -> str:
     """A path as it reads from a folder, whatever lies there: no link is followed."""
     return os.path.relpath(os.path.normpath(path), os.path.normpath(folder))
@@ -74,7 +90,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o640) -> None:
     """
     descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with naming(path), os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
@@ -207,7 +223,7 @@ def copy_durably(source: Path, target: Path, mode: int) -> None:
         FileExistsError: The name is taken.
         OSError: The disk is full or fails.
     """
-    with os.fdopen(open_regular(source), "rb") as reader, target.open("xb") as writer:
+    with naming(target), os.fdopen(open_regular(source), "rb") as reader, target.open("xb") as writer:
         os.fchmod(writer.fileno(), 0o600)
         shutil.copyfileobj(reader, writer)
         os.fchmod(writer.fileno(), mode)

@@ -10,7 +10,7 @@ from pathlib import Path
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, PortfolioOpsError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import free_bytes, name_below, remove_temporaries, reserve_bytes, temporaries
+from portfolio_ops.host.files import free_bytes, name_below, nearest, remove_temporaries, reserve_bytes, temporaries
 from portfolio_ops.host.holders import holders_of_removed, rescue
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import TimerState, service_states, timer_states
@@ -106,7 +106,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
     """Look at artifacts, run records, locks, timers and the disk; ask the backend how it is. Changes nothing."""
     found = catalogue.scan(site.backups, site.name)
     timers = timer_states(site.name) or {}
-    place = site.backups if site.backups.is_dir() else site.root
+    place = nearest(site.backups)
     archive = archive_health.assess(site, now)
     free, reserve = free_bytes(place), reserve_bytes(place)
     return Health(
