@@ -11,6 +11,7 @@ from portfolio_ops.jobs.expire import expired_increments, prune_increments
 from portfolio_ops.jobs.run import JOBS, prune_kind
 from portfolio_ops.restore import keeping
 from portfolio_ops.store import catalogue
+from portfolio_ops.store.artifact import Kind
 
 
 @click.command("prune")
@@ -26,10 +27,10 @@ def command(context: Context, explain: bool, yes: bool) -> ExitCode:
     found = catalogue.scan(site.backups, site.name)
     verdicts = keeping.verdicts(site, found.artifacts, datetime.now(UTC))
     # On a full disk there may be no room for the lock of a kind of which there is nothing.
-    jobs = [job for job in JOBS if yes and (site.backups / job.kind.folder).is_dir()]
-    pruned = [artifact for job in jobs for artifact in prune_kind(site, job, wait=timedelta())]
-    now = datetime.now(UTC)
-    increments = prune_increments(site, wait=timedelta()) if yes else expired_increments(site, now)
+    there = {kind for kind in Kind if (site.backups / kind.folder).is_dir()} if yes else set()
+    pruned = [each for job in JOBS if job.kind in there for each in prune_kind(site, job, wait=timedelta())]
+    archived = prune_increments(site, wait=timedelta()) if Kind.WAL in there else []
+    increments = archived if yes else expired_increments(site, datetime.now(UTC))
     data = {
         "verdicts": [
             {**present.artifact_data(verdict.artifact), "keep": verdict.keep, "reason": verdict.reason}

@@ -34,8 +34,6 @@ def prune_increments(site: Site, *, wait: timedelta) -> list[Path]:
         BusyError: One is, for longer than `wait`.
         OSError: They cannot be deleted.
     """
-    if not (site.backups / Kind.WAL.folder).is_dir():
-        return []
     log = Log(site=site.name, job=ARCHIVE)
     with held(site.state, Kind.WAL.value, wait=wait, on_wait=lambda _: None):
         gone = expired_increments(site, datetime.now(UTC))

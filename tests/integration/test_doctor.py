@@ -155,6 +155,14 @@ def test_a_database_that_was_removed_under_its_site_can_be_rescued(site: Site) -
         assert rescued.execute("SELECT count(*) FROM precious").fetchall() == [(1,)]
 
 
+def test_a_cure_is_named_once(site: Site) -> None:
+    subprocess.run([TOOL, "--config", site.file, "backup", "daily"], check=True, capture_output=True)
+    done = subprocess.run([TOOL, "--config", site.file, "doctor"], capture_output=True, text=True, check=False)
+    assert done.stdout.count("it has never run") > 1
+    cures = [line for line in done.stdout.splitlines() if line.startswith("runs: ")]
+    assert len(cures) == 1
+
+
 def test_looking_changes_nothing(site: Site) -> None:
     backed_up(site)
     before = everything(site)
