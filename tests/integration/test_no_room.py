@@ -73,7 +73,15 @@ def test_a_full_disk_can_be_pruned(full: Site, notes: bool) -> None:
     assert not (full.state / "social.lock").exists(), "of what there is nothing, no lock is asked for"
 
 
-def test_a_lock_that_was_held_before_says_who_holds_it_now(full: Site) -> None:
+def test_a_lock_that_was_held_before_says_who_holds_it_now(full: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though another program takes every block at the moment at which it is free."""
+    truncate = os.ftruncate
+
+    def watched(descriptor: int, length: int) -> None:
+        truncate(descriptor, length)
+        filled(full.root.parent)
+
+    monkeypatch.setattr(os, "ftruncate", watched)
     with held(full.state, "daily", wait=timedelta(), on_wait=lambda _: None):
         assert holder_of(full.state, "daily") == os.getpid()
 

@@ -12,6 +12,7 @@ import pytest
 from portfolio_ops import config, errors
 from portfolio_ops.config import Site
 from portfolio_ops.errors import ExitCode
+from portfolio_ops.host.files import open_regular
 from portfolio_ops.mount import Mount, mount_of, read_only
 from tests.conftest import make_database
 
@@ -25,6 +26,7 @@ def call(site: Site, *words: str | Path) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture
 def volume(filesystem: Callable[[str], Path]) -> Path:
+    """A filesystem of its own, to which every user may come."""
     place = filesystem("small")
     for parent in place.parents:
         if str(parent).startswith("/tmp/") and parent.stat().st_uid == os.geteuid():  # noqa: S108
@@ -75,8 +77,20 @@ def test_who_looks_is_told(closed: Site, volume: Path) -> None:
     found = json.loads(call(closed, "--json", "doctor").stdout)["data"]["findings"]
     told = [each for each in found if each["level"] == "fault" and "is mounted read-only" in each["text"]]
     assert {each["subject"] for each in told} >= {"mount"}
+    assert {each["subject"] for each in told} >= {"database"}
     assert not [each for each in found if "chown" in each["cure"]]
     assert any(each["subject"] == "clock" for each in found), "what else there is was looked at"
+
+
+def test_the_sandbox_is_not_what_closes_it(closed: Site, volume: Path) -> None:
+    found = json.loads(call(closed, "--json", "doctor", "--sandboxed").stdout)["data"]["findings"]
+    [each] = [each for each in found if "cannot be written" in each["text"]]
+    assert f"remount,rw {volume}" in each["cure"]
+
+
+def test_a_file_that_cannot_be_written_is_a_file_all_the_same(closed: Site) -> None:
+    with pytest.raises(OSError, match="Read-only"):
+        open_regular(closed.database, os.O_RDWR)
 
 
 def test_the_check_tells_before_it_cannot_remember(closed: Site) -> None:
