@@ -5,8 +5,15 @@ An error says what was tried, what is wrong, and what to do next (`suggestion`).
 
 import errno
 import os
+import shlex
+import stat
 from enum import IntEnum, unique
 from pathlib import Path
+
+from portfolio_ops.mount import mount_of
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The system's words for a disk, or a share of it, that is full."""
 
 
 @unique
@@ -106,31 +113,59 @@ def explained(error: OSError) -> PortfolioOpsError:
     """An operating system's error as ours, with the cure where it is known."""
     where = f": {error.filename}" if error.filename else ""
     text = f"{os.strerror(error.errno) if error.errno else error}{where}"
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return NotPermittedError(text, suggestion=_cure_of_denial(error.filename))
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno == errno.EROFS:
+        return _closed(text, error.filename)
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return NotPermittedError(text, suggestion=cure_of_denial(error.filename))
+    if error.errno in NO_ROOM:
+        mount = mount_of(Path(os.fsdecode(error.filename))) if error.filename else None
+        place = f" on the filesystem at {mount.point}" if mount is not None else ""
         return PortfolioOpsError(
-            text, suggestion="free some space; nothing was published or pruned, and the next run starts afresh"
+            text, suggestion=f"free some space{place}; nothing unfinished was published, and the next run starts afresh"
         )
     return PortfolioOpsError(text, suggestion="see the kernel log (journalctl -k) for faults of the disk")
 
 
-def _cure_of_denial(path: object) -> str:
-    """What gives access: from the path up, it is looked for to whom belongs what denies it."""
-    if isinstance(path, str | bytes | os.PathLike):
-        denied = Path(os.fsdecode(path))
-        for each in (denied, *denied.parents):
-            try:
-                owner = each.lstat().st_uid
-            except OSError:
-                continue
-            if owner == os.geteuid():
-                break
+def _closed(text: str, path: object) -> PortfolioOpsError:
+    """What cannot be written: a filesystem is mounted read-only, which may be mended, or a unit's sandbox says so."""
+    mount = mount_of(Path(os.fsdecode(path))) if isinstance(path, str | bytes | os.PathLike) else None
+    sandbox = "inside a unit, check ReadWritePaths= of its drop-in"
+    if mount is None:
+        return PortfolioOpsError(
+            text, suggestion=f"see `journalctl -k` and `findmnt`: is a filesystem mounted read-only? Or, {sandbox}"
+        )
+    if mount.read_only:
+        return PortfolioOpsError(f"{text}: {mount.text}", suggestion=mount.cure)
+    return NotPermittedError(
+        text, suggestion=f"{sandbox}; elsewhere, `findmnt -T {shlex.quote(str(mount.point))}` shows what is read-only"
+    )
+
+
+def cure_of_denial(path: object) -> str:
+    """What gives access: from the path up, it is looked for what denies it, and to whom that belongs."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        return "run as the owner of the site's data; inside a unit, check its drop-in"
+    denied = Path(os.fsdecode(path))
+    for each in (denied, *denied.parents):
+        try:
+            status = each.lstat()
+        except OSError:
+            continue
+        if status.st_uid != os.geteuid():
             return (
-                f"{each} belongs to uid {owner}, and this runs as uid {os.geteuid()}: run as its owner; or, if it"
-                " should be the site's, `portfolio-ops doctor` names the command that makes it so"
+                f"{each} belongs to uid {status.st_uid}, and this runs as uid {os.geteuid()}: run as its owner; or, if"
+                " it should be the site's, `portfolio-ops doctor`, as root, names the command that makes it so"
             )
-    return "run as the site's owner; inside a unit, check ReadWritePaths= of its drop-in"
+        if keeps_out_its_owner(status.st_mode):
+            return f"its own mode keeps the owner of {each} out: chmod u+rwX {shlex.quote(str(each))}"
+        break
+    return f"see who may do what on the way: namei -l {shlex.quote(str(denied))}; inside a unit, check its drop-in"
+
+
+def keeps_out_its_owner(mode: int) -> bool:
+    """Whether the owner of a file may not read and write it, or of a folder may not enter it either."""
+    needed = stat.S_IRWXU if stat.S_ISDIR(mode) else stat.S_IRUSR | stat.S_IWUSR
+    return not stat.S_ISLNK(mode) and mode & needed != needed
 
 
 def foreseen(error: Exception) -> PortfolioOpsError | None:

@@ -32,9 +32,8 @@ def command(context: Context, *, sandboxed: bool) -> ExitCode:
 
     def human() -> None:
         print(present.table(["", "WHAT", "FOUND"], [[each.level.value, each.subject, each.text] for each in found]))
-        for each in found:
-            if each.cure:
-                print(f"{each.subject}: {present.printable(each.cure)}")
+        for subject, cure in dict.fromkeys((each.subject, each.cure) for each in found if each.cure):
+            print(f"{subject}: {present.printable(cure)}")
 
     rows = [{**asdict(each), "level": each.level.value} for each in found]
     return context.finish("doctor", {"findings": rows}, human, ExitCode.FINDINGS if faults else ExitCode.OK)

@@ -11,6 +11,7 @@ from portfolio_ops.jobs.expire import expired_increments, prune_increments
 from portfolio_ops.jobs.run import JOBS, prune_kind
 from portfolio_ops.restore import keeping
 from portfolio_ops.store import catalogue
+from portfolio_ops.store.artifact import Kind
 
 
 @click.command("prune")
@@ -25,9 +26,11 @@ def command(context: Context, explain: bool, yes: bool) -> ExitCode:
     site = context.site()
     found = catalogue.scan(site.backups, site.name)
     verdicts = keeping.verdicts(site, found.artifacts, datetime.now(UTC))
-    pruned = [artifact for job in JOBS for artifact in prune_kind(site, job, wait=timedelta())] if yes else []
-    now = datetime.now(UTC)
-    increments = prune_increments(site, wait=timedelta()) if yes else expired_increments(site, now)
+    # On a full disk there may be no room for the lock of a kind of which there is nothing.
+    there = {kind for kind in Kind if (site.backups / kind.folder).is_dir()} if yes else set()
+    pruned = [each for job in JOBS if job.kind in there for each in prune_kind(site, job, wait=timedelta())]
+    archived = prune_increments(site, wait=timedelta()) if Kind.WAL in there else []
+    increments = archived if yes else expired_increments(site, datetime.now(UTC))
     data = {
         "verdicts": [
             {**present.artifact_data(verdict.artifact), "keep": verdict.keep, "reason": verdict.reason}

@@ -214,7 +214,8 @@ def _plan_lines(site: Site, plan: Plan) -> list[str]:
         lines = moment_lines(plan.moment)
     lines += [("over" if plan.in_place else "to", f"{plan.target}  ({present.size(plan.free)} free there)")]
     if plan.in_place:
-        stops = site.backend.described or "nothing: [backend] does not say how, and nobody has the database open"
+        idle = "" if plan.holders else ", and nobody has the database open"
+        stops = site.backend.described or f"nothing: [backend] does not say how{idle}"
         if plan.running is False:
             stops += ", which does not run and is left so"
         well = f", then waits for {site.backend.health}" if plan.running and site.backend.health else ""

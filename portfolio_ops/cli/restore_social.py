@@ -61,7 +61,7 @@ def social(
     require_at_home(source.path.name, source.foreign(site), force)
     into = None if target is None else _beside(site, target)
     log = Log(site=site.name, job="restore")
-    with job.staged(site, source, log, wait=wait) as staged:
+    with job.staged(site, source, log, into=into, wait=wait) as staged:
         if into is not None and not into.exists():
             if not dry_run:
                 job.restore_into_new(staged, into)

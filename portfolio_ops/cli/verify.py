@@ -11,7 +11,7 @@ from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode, UsageError
-from portfolio_ops.jobs.verify import Found, newest_of_each_kind, verify
+from portfolio_ops.jobs.verify import Found, newest_of_each_kind, put_away_damaged, verify
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact
 from portfolio_ops.store.catalogue import Catalogue
@@ -51,8 +51,8 @@ def command(
         raise UsageError("give IDs, or --all, or --sample", suggestion="one of them")
     site = context.site()
     found = catalogue.scan(site.backups, site.name)
+    problems = list(put_away_damaged(site, found.problems, wait=wait)) if everything else []
     verdicts = verify(site, _chosen(found, references, everything=everything, share=share), wait=wait)
-    problems = found.problems if everything else ()
     data = {
         "verdicts": [
             {

@@ -17,6 +17,7 @@ from portfolio_ops.doctor.finding import Finding, advice, fault, ok
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, open_regular
 from portfolio_ops.logs import writers
+from portfolio_ops.mount import read_only, unescaped
 from portfolio_ops.sqlite import removed, rows
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.export import missing_tables
@@ -24,7 +25,7 @@ from portfolio_ops.sqlite.place import SIDES, located, require_the_sites, side
 from portfolio_ops.store.lock import ARCHIVING, holder_of
 
 _FSTAB, _MOUNTS = Path("/etc/fstab"), Path("/proc/self/mounts")
-_WORD, _ESCAPED = re.compile(rb"[^ \t]+"), re.compile(rb"\\([0-3][0-7]{2})")
+_WORD = re.compile(rb"[^ \t]+")
 _OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IXOTH
 _WAL_VERSION = b"\2"  # byte 19 of the database header (fileformat2.html, section 1.3.3)
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
@@ -63,12 +64,7 @@ def _mounted(root: Path) -> Finding:
 def _table(file: Path) -> list[list[str]]:
     """The lines of a table of mounts: device, folder, type and options (fstab(5), proc_pid_mounts(5))."""
     lines = [_WORD.findall(line)[:4] for line in file.read_bytes().split(b"\n")]
-    return [list(map(_unescaped, words)) for words in lines if len(words) > 2 and not words[0].startswith(b"#")]  # noqa: PLR2004  (the options may be missing)
-
-
-def _unescaped(word: bytes) -> str:
-    """A word of such a table, where a space is a backslash and 040."""
-    return os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), word))
+    return [list(map(unescaped, words)) for words in lines if len(words) > 2 and not words[0].startswith(b"#")]  # noqa: PLR2004  (the options may be missing)
 
 
 def _backups(site: Site) -> Finding:
@@ -77,22 +73,37 @@ def _backups(site: Site) -> Finding:
         return advice(
             "backups", f"{folder} does not exist", "the first backup by hand makes it; where units run, deploy again"
         )
+    if mount := read_only(folder):
+        return fault("mount", mount.text, mount.cure)
     if not _may(folder, os.R_OK | os.W_OK | os.X_OK):
         return fault(
             "backups",
             f"{folder} may not be written by uid {os.geteuid()}",
-            _command("chown", "-R", f"{os.geteuid()}:{os.getegid()}", folder),
+            _command("chmod", "u+rwX", folder) if folder.stat().st_uid == os.geteuid() else _to_the_owner(folder),
         )
     if denied := _denied(folder, site.state):
         return fault(
             "backups",
             f"{len(denied)} of what lies in {folder} may not be used by uid {os.geteuid()}, {denied[0]} first",
-            f"{_command('chown', '-R', f'{os.geteuid()}:{os.getegid()}', folder)} && "
-            f"{_command('chmod', '-R', 'u+rwX', folder)}",
+            _to_the_owner(folder),
         )
-    if folder.stat().st_mode & _OTHERS:
+    return _rights(folder)
+
+
+def _rights(folder: Path) -> Finding:
+    """What others on this host may do with the backups."""
+    if (mode := folder.stat().st_mode) & stat.S_IWOTH:
+        words = f"everybody on this host may write into {folder}, and delete what lies there"
+        return fault("rights", words, _command("chmod", "o=", folder))
+    if mode & _OTHERS:
         return advice("backups", f"everybody on this host may look into {folder}", _command("chmod", "o=", folder))
     return ok("backups", f"{folder} is the owner's alone")
+
+
+def _to_the_owner(folder: Path) -> str:
+    """What gives all that lies in a folder to who acts for the site."""
+    owner = f"{os.geteuid()}:{os.getegid()}"
+    return f"{_command('chown', '-R', owner, folder)} && {_command('chmod', '-R', 'u+rwX', folder)}"
 
 
 def _denied(folder: Path, state: Path) -> list[Path]:
@@ -130,6 +141,9 @@ def _database(site: Site) -> Iterator[Finding]:
         return
     if lost := removed.look(path, but=holder_of(site.state, ARCHIVING)):
         yield fault("database", *lost)
+    if path.is_dir():
+        yield fault("database", f"{path} is a folder", "correct [site] database, or move the folder away")
+        return
     if not path.is_file():
         if not lost:
             yield fault("database", f"there is no database at {path}", "restore one, or correct [site] database")

@@ -13,7 +13,7 @@ from portfolio_ops.config import Site
 from portfolio_ops.doctor.finding import Finding, advice, fault, ok
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import backend
-from portfolio_ops.host.files import free_bytes, reserve_bytes
+from portfolio_ops.host.files import free_bytes, nearest, reserve_bytes
 from portfolio_ops.host.identity import as_root
 from portfolio_ops.host.timers import TIMERS, service_state, service_states, status_text, timer_states
 from portfolio_ops.jobs import health
@@ -25,6 +25,7 @@ from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.retention import limit_of
 
 _BOOTED = Path("/run/systemd/system")
+_UNITS = Path("/etc/systemd/system")
 _SECONDS = 120
 _PERIODS = {Kind.DAILY: timedelta(days=1), Kind.SOCIAL: timedelta(weeks=1)}
 
@@ -51,7 +52,7 @@ def look(site: Site, told: Collection[str]) -> Iterator[Finding]:
 
 def _room(site: Site, found: catalogue.Catalogue) -> Finding:
     """What retention will come to keep, if backups stay as large as the last ones, against what is free."""
-    place = site.backups if site.backups.is_dir() else site.root
+    place = nearest(site.backups)
     free = free_bytes(place) - reserve_bytes(place)
     coming = sum(_coming(site, kind, found.of(kind)) for kind in _PERIODS)
     newest = catalogue.newest_database(found)
@@ -104,6 +105,11 @@ def _timers(site: Site) -> Iterator[Finding]:
     if not states:
         yield advice("timers", f"no timer of site {site.name} is installed", "deploy them with the Ansible role")
         return
+    if missing := [name for name in TIMERS if not _is_deployed(site, name)]:
+        unit = f"portfolio-{missing[0]}@{site.name}.service"
+        words = f"{len(missing)} units have no drop-in of the deployment and refuse to start, {unit} first"
+        yield fault("timers", words, f"deploy site {site.name} with the Ansible role")
+        return
     units = service_states(*(f"portfolio-{name}@{site.name}.timer" for name in TIMERS))
     if len(units) == len(TIMERS) and all(unit.enabled and unit.active == "inactive" for unit in units.values()):
         words = f"none of site {site.name} runs, and each would after the next boot: their target was stopped"
@@ -126,11 +132,16 @@ def _timers(site: Site) -> Iterator[Finding]:
             yield ok("timers", f"{timer} runs")
 
 
+def _is_deployed(site: Site, name: str) -> bool:
+    """Whether a unit has the drop-in without which it starts for no site (`AssertPathExists=`)."""
+    return (_UNITS / f"portfolio-{name}@{site.name}.service.d/10-portfolio-ops.conf").exists()
+
+
 def _archive(site: Site, archive: ArchiveHealth | None) -> Iterator[Finding]:
     """Whether what follows the database runs, and archives. Where its unit is not there, the timers' are not either."""
     unit = f"portfolio-archive@{site.name}.service"
     state = service_state(unit)
-    if state is None:
+    if state is None or not _is_deployed(site, "archive"):
         return
     if state.active == "failed":
         yield fault(
@@ -178,7 +189,11 @@ def _backend(site: Site) -> Iterator[Finding]:
     try:
         runs = backend.is_running(site.backend)
     except PortfolioOpsError as error:
-        yield fault("backend", error.message, error.suggestion)
+        if os.getuid() == 0:
+            yield fault("backend", error.message, error.suggestion)
+        else:
+            words = f"whether {site.backend.described} runs could not be asked by uid {os.getuid()}"
+            yield advice("backend", words, "run this as root, as a restore in place is")
         return
     words = f"{site.backend.described} {'runs' if runs else 'does not run'}"
     if not site.backend.health:

@@ -10,6 +10,7 @@ from portfolio_ops.doctor.data import touched_by_opening
 from portfolio_ops.doctor.finding import Finding, fault, ok
 from portfolio_ops.errors import PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import TEMPORARY_PREFIX, real_inside
+from portfolio_ops.mount import read_only
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.place import located
 
@@ -45,5 +46,6 @@ def _writable(site: Site, folder: Path) -> Finding:
     except RefusedError as error:
         return fault("sandbox", error.message, error.suggestion)
     except OSError as error:
-        return fault("sandbox", f"{folder} cannot be written: {error.strerror}", _CURE)
+        mount = read_only(folder)
+        return fault("sandbox", f"{folder} cannot be written: {error.strerror}", mount.cure if mount else _CURE)
     return ok("sandbox", f"{folder} can be written")

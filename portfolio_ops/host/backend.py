@@ -153,4 +153,5 @@ def _call(argv: tuple[str, ...], seconds: float) -> "subprocess.CompletedProcess
 
 
 def _said(done: "subprocess.CompletedProcess[str]") -> str:
-    return one_line((done.stderr.strip() or done.stdout.strip() or "it said nothing")[-_SAID_MOST:])
+    words = " ".join((done.stderr.strip() or done.stdout.strip() or "it said nothing").split())
+    return one_line(words[-_SAID_MOST:])

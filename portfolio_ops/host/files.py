@@ -2,15 +2,17 @@
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from portfolio_ops.errors import NoRoomError, NotFoundError, NotPermittedError, RefusedError
+from portfolio_ops.errors import NoRoomError, NotFoundError, NotPermittedError, RefusedError, cure_of_denial
 
 TEMPORARY_PREFIX = ".tmp-"
 """Names of unfinished files. Whoever holds a folder's lock may delete every one of them."""
@@ -44,6 +46,21 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What is written in the block is written there: the error of a write(2) names no file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def nearest(path: Path) -> Path:
+    """A folder; where it is not there yet, the nearest above it that is: what is made there is made on that disk."""
+    return next(each for each in (path, *path.parents) if each.is_dir())
+
+
 def name_below(path: Path, folder: Path) -> str:
     """A path as it reads from a folder, whatever lies there: no link is followed."""
     return os.path.relpath(os.path.normpath(path), os.path.normpath(folder))
@@ -73,7 +90,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o640) -> None:
     """
     descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with naming(path), os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
@@ -96,6 +113,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         NotFoundError: There is no such file.
         NotPermittedError: This user may not open it.
         RefusedError: It is a symlink, a directory, a FIFO, a socket or a device.
+        OSError: It is to be written, and its filesystem is read-only.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -103,17 +121,24 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         raise NotFoundError(f"{path} does not exist", suggestion="check the path in the configuration") from error
     except PermissionError as error:
         raise NotPermittedError(
-            f"{path} may not be opened by uid {os.geteuid()}", suggestion="run as the site's owner, or as root"
+            f"{path} may not be opened by uid {os.geteuid()}", suggestion=cure_of_denial(path)
         ) from error
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise
         raise RefusedError(
             f"{path} is not a regular file ({error.strerror})",
             suggestion="name the file itself; symlinks, FIFOs and devices are not followed",
         ) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise RefusedError(f"{path} is not a regular file", suggestion="name the file itself")
+        raise RefusedError(_no_file(path, status), suggestion="name the file itself")
     return descriptor
+
+
+def _no_file(path: Path, status: os.stat_result) -> str:
+    return f"{path} is {'a folder, ' if stat.S_ISDIR(status.st_mode) else ''}not a regular file"
 
 
 def real_inside(path: Path, folder: Path) -> Path:
@@ -140,7 +165,7 @@ def require_plain(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
-            raise RefusedError(f"{path} is not a regular file", suggestion="who put it there? Move it away")
+            raise RefusedError(_no_file(path, status), suggestion="who put it there? Move it away")
         _require_no_name_elsewhere(path, status)
 
 
@@ -198,7 +223,7 @@ def copy_durably(source: Path, target: Path, mode: int) -> None:
         FileExistsError: The name is taken.
         OSError: The disk is full or fails.
     """
-    with os.fdopen(open_regular(source), "rb") as reader, target.open("xb") as writer:
+    with naming(target), os.fdopen(open_regular(source), "rb") as reader, target.open("xb") as writer:
         os.fchmod(writer.fileno(), 0o600)
         shutil.copyfileobj(reader, writer)
         os.fchmod(writer.fileno(), mode)

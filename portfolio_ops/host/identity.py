@@ -25,6 +25,7 @@ def owner_of(database: Path, root: Path, backups: Path) -> tuple[int, int]:
 
     Raises:
         NotFoundError: None of them exists.
+        NotPermittedError: This user may not look at them.
         RefusedError: A link leads out of the site: whoever put it there would choose whom root becomes.
     """
     below = Path(os.path.normpath(database)).is_relative_to(os.path.normpath(root))
@@ -61,6 +62,11 @@ def _status(path: Path) -> os.stat_result | None:
         return path.lstat()
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise NotPermittedError(
+            f"{path} may not be looked at by uid {os.geteuid()}",
+            suggestion="run it as the owner of the site's data, or as root, which goes on as that",
+        ) from error
 
 
 def become_owner(database: Path, root: Path, backups: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import apsw
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import PortfolioOpsError, VerificationError
+from portfolio_ops.errors import NO_ROOM, PortfolioOpsError, VerificationError
 from portfolio_ops.host import messages
 from portfolio_ops.host.interrupted import interrupted_by
 from portfolio_ops.host.journal import Log
@@ -44,9 +44,9 @@ def drill(site: Site, *, wait: timedelta) -> Report:
     """
     log, began = Log(site=site.name, job=DRILL.name), time.monotonic()
     with held(site.state, DRILL.name, wait=wait, on_wait=lambda _: None):
-        runs.begin(site.state, DRILL.name)
         found = Rehearsal(site, log)
         try:
+            runs.begin(site.state, DRILL.name)
             with scratch_folder(site, DRILL.name) as folder:
                 _rehearse(found, folder)
         except (PortfolioOpsError, OSError, apsw.Error) as error:
@@ -65,12 +65,21 @@ def drill(site: Site, *, wait: timedelta) -> Report:
             tuple(found.failures + found.doubts),
             tuple(found.evidence),
         )
-        write(site, report)
-        reasons = "; ".join(report.reasons)
-        message = f"{report.verdict}: {reasons}" if reasons else report.verdict
-        runs.finish(site.state, DRILL.name, succeeded=report.verdict == PASSED, message=message)
+        _remember(site, report)
     _tell(report, log)
     return report
+
+
+def _remember(site: Site, report: Report) -> None:
+    """Record a drill. On a full disk it cannot be: that it was inconclusive is told all the same."""
+    reasons = "; ".join(report.reasons)
+    message = f"{report.verdict}: {reasons}" if reasons else report.verdict
+    try:
+        write(site, report)
+        runs.finish(site.state, DRILL.name, succeeded=report.verdict == PASSED, message=message)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
 
 
 def _rehearse(found: Rehearsal, folder: Path) -> None:

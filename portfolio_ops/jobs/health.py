@@ -10,7 +10,7 @@ from pathlib import Path
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, PortfolioOpsError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import free_bytes, name_below, remove_temporaries, reserve_bytes, temporaries
+from portfolio_ops.host.files import free_bytes, name_below, nearest, remove_temporaries, reserve_bytes, temporaries
 from portfolio_ops.host.holders import holders_of_removed, rescue
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import TimerState, service_states, timer_states
@@ -20,6 +20,7 @@ from portfolio_ops.jobs.drill_report import Report, last_report
 from portfolio_ops.jobs.run import BASE, DRILL, JOBS, ROTATE, Job, Watched
 from portfolio_ops.logs import holes
 from portfolio_ops.moment import local
+from portfolio_ops.mount import read_only
 from portfolio_ops.restore import record
 from portfolio_ops.setting import format_duration
 from portfolio_ops.sqlite import removed
@@ -74,9 +75,9 @@ class Health:
         problems: What lies among them and is none of the site's.
         drill: The latest one.
         archive: None where nothing was ever archived.
-        unfinished: What waits for a person, in words: a database or a log that is gone, a log with a hole, a database
-            that is root's, an interrupted restore, bad artifacts, what could not be pruned, a timeline that ended by
-            another's doing, a sick backend.
+        unfinished: What waits for a person, in words: a filesystem that is read-only, a database or a log that is gone,
+            a log with a hole, a database that is root's, an interrupted restore, bad artifacts, what could not be
+            pruned, a timeline that ended by another's doing, a sick backend.
         free, reserve: Bytes on the disk of the backups, and those of them that are left to the site.
         cure: What makes room, in words, where it has come to the reserve and something may go.
     """
@@ -109,7 +110,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
     """Look at artifacts, run records, locks, timers and the disk; ask the backend how it is. Changes nothing."""
     found = catalogue.scan(site.backups, site.name)
     timers = timer_states(site.name) or {}
-    place = site.backups if site.backups.is_dir() else site.root
+    place = nearest(site.backups)
     archive = archive_health.assess(site, found, now)
     free, reserve = free_bytes(place), reserve_bytes(place)
     return Health(
@@ -123,6 +124,7 @@ def assess(site: Site, now: datetime, *, ask_backend: bool = True) -> Health:
         last_report(site),
         archive,
         (
+            *_read_only(site),
             *_no_backups(site, timers),
             *_lost_database(site, found),
             *_logs(site, found),
@@ -214,6 +216,12 @@ def _bad_artifacts(site: Site) -> list[str]:
     if not files:
         return []
     return [f"{len(files)} bad artifacts lie in {files[0].parent}: look at them, then delete them"]
+
+
+def _read_only(site: Site) -> list[str]:
+    """Whether no backup can be written, nor that one has failed: then nothing else tells before one is late."""
+    mount = read_only(site.backups)
+    return [] if mount is None else [f"{mount.text}; {mount.cure}"]
 
 
 def _no_backups(site: Site, timers: Mapping[str, TimerState]) -> list[str]:
@@ -324,15 +332,15 @@ def check(site: Site, health: Health) -> None:
         OSError: The verdict cannot be remembered; or something unfinished cannot be removed.
     """
     log = Log(site=site.name, job="check")
-    site.state.mkdir(mode=0o750, parents=True, exist_ok=True)
-    before = runs.read(site.state, "check")
-    runs.begin(site.state, "check")
-    findings = "; ".join(health.findings)
-    runs.finish(site.state, "check", succeeded=not findings, message=findings)
+    before, findings = runs.read(site.state, "check"), "; ".join(health.findings)
+    # Told first: what is found may be the reason why nothing can be written.
     if findings:
         log.event(messages.CHECK_FAILED, f"The check found: {findings}", findings=len(health.findings))
     elif before is not None and before.latest.state == runs.FAILED:
         log.event(messages.CHECK_RECOVERED, f"All is well again; it was: {before.latest.message}")
+    site.state.mkdir(mode=0o750, parents=True, exist_ok=True)
+    runs.begin(site.state, "check")
+    runs.finish(site.state, "check", succeeded=not findings, message=findings)
     _sweep(site)
 
 

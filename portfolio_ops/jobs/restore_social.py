@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -10,14 +11,16 @@ from pathlib import Path
 import apsw
 
 from portfolio_ops.config import Site, SocialTable
-from portfolio_ops.errors import NotFoundError, RefusedError, UsageError
+from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError, UsageError
 from portfolio_ops.host import messages
-from portfolio_ops.host.files import copy_durably, fsync_directory, open_regular, remove_temporaries, require_space
+from portfolio_ops.host.files import TEMPORARY_PREFIX, copy_durably, fsync_directory, remove_temporaries, require_space
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.restore import alone
 from portfolio_ops.jobs.run import SOCIAL, Task
 from portfolio_ops.jobs.scratch import scratch_folder
 from portfolio_ops.jobs.social import export
+from portfolio_ops.mount import read_only
+from portfolio_ops.restore.named import ZSTD, damaged, handed_over, head_of, require_unpacked
 from portfolio_ops.restore.plan import foreign_site
 from portfolio_ops.restore.stage import decode_to
 from portfolio_ops.sqlite.connection import explained, reading, writing
@@ -29,7 +32,6 @@ from portfolio_ops.store.artifact import BEFORE_RESTORE, Artifact, Kind, NotAnAr
 from portfolio_ops.store.catalogue import LATEST
 from portfolio_ops.store.lock import held
 
-_COMPRESSED = (b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK")
 _ROOM = 3
 _NAME = "restore-social"
 
@@ -77,7 +79,10 @@ def choose(site: Site, reference: str) -> Source:
         return _of_file(Path(reference).absolute())
     found = catalogue.scan(site.backups, site.name, [Kind.SOCIAL])
     if reference != LATEST:
-        return _of_artifact(catalogue.find(found, reference))
+        try:
+            return _of_artifact(catalogue.find(found, reference))
+        except NotFoundError:  # it may be there, and of another kind
+            return _of_artifact(catalogue.find(catalogue.scan(site.backups, site.name), reference))
     exports = [each for each in found.artifacts if not each.put_away]
     if not exports:
         raise NotFoundError("there is no social export yet", suggestion="make one: portfolio-ops backup social")
@@ -94,36 +99,30 @@ def _of_artifact(artifact: Artifact) -> Source:
 
 
 def _of_file(path: Path) -> Source:
-    descriptor = open_regular(path)
-    try:
-        start = os.pread(descriptor, 8, 0)
-    finally:
-        os.close(descriptor)
-    try:
-        return _of_artifact(read_artifact(path))
-    except NotAnArtifactError as error:
-        if start.startswith(_COMPRESSED[0]):
-            raise
-        if start.startswith(_COMPRESSED):
-            raise RefusedError(
-                f"{path} is compressed", suggestion="decompress it first, for example: gunzip -k"
-            ) from error
-        return Source(path, None)
+    with handed_over(path):
+        start = head_of(path)
+        try:
+            return _of_artifact(read_artifact(path))
+        except NotAnArtifactError as error:
+            if start.startswith(ZSTD):
+                raise damaged(error, path, start) from error
+            require_unpacked(path, start)
+            return Source(path, None)
 
 
 @contextlib.contextmanager
-def staged(site: Site, source: Source, log: Log, *, wait: timedelta) -> Iterator[Staged]:
-    """The tables in a scratch database, while the block runs. Nobody else restores social tables meanwhile.
+def staged(site: Site, source: Source, log: Log, *, into: Path | None, wait: timedelta) -> Iterator[Staged]:
+    """The tables in a scratch database, while the block runs. Nobody else restores the site's social tables meanwhile.
+
+    Args:
+        into: The other database that they are for; None for the live one.
 
     Raises:
         BusyError: Somebody else does, for longer than `wait`.
         VerificationError: An artifact is damaged.
         RefusedError: Plain SQL does what no dump does; or there is too little space.
     """
-    with (
-        held(site.state, _NAME, wait=wait, on_wait=lambda _: None),
-        scratch_folder(site, _NAME) as folder,
-    ):
+    with _scratch(site, into, wait) as folder:
         sql, database = folder / "dump.sql", folder / "tables.sqlite"
         if source.artifact is not None:
             require_space(folder, _ROOM * source.artifact.metadata.content.bytes)
@@ -134,7 +133,7 @@ def staged(site: Site, source: Source, log: Log, *, wait: timedelta) -> Iterator
             copy_durably(source.path, sql, 0o600)
             allowed = _configured(site)
         try:
-            rows = load_dump(sql, database, allowed, _encoding(site))
+            rows = load_dump(sql, database, allowed, _encoding(site, into))
         except RefusedError as error:
             error.message = error.message.replace(sql.name, source.path.name)
             raise
@@ -144,16 +143,34 @@ def staged(site: Site, source: Source, log: Log, *, wait: timedelta) -> Iterator
         yield Staged(database, tuple(rows), tuple(triggers))
 
 
+@contextlib.contextmanager
+def _scratch(site: Site, into: Path | None, wait: timedelta) -> Iterator[Path]:
+    """The scratch place, locked; where a failing disk made that read-only, one beside the database that is made."""
+    if into is not None and read_only(site.state):
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=into.parent) as folder:
+            yield Path(folder)
+        return
+    with held(site.state, _NAME, wait=wait, on_wait=lambda _: None), scratch_folder(site, _NAME) as folder:
+        yield folder
+
+
 def _configured(site: Site) -> list[str]:
     return [table.name for table in site.social_tables]
 
 
-def _encoding(site: Site) -> str:
-    """Of the live database: one that is attached to it must have the same."""
-    if not site.database.exists():
+def _encoding(site: Site, into: Path | None) -> str:
+    """Of what takes the rows: a database that is attached to it must have the same; a new one has the live one's."""
+    is_new = into is not None and not into.exists()
+    database = site.database if into is None or is_new else into
+    if not database.exists():
         return "UTF-8"
-    with reading(site.database) as connection:
-        return str(connection.pragma("encoding"))
+    try:
+        with reading(database) as connection:
+            return str(connection.pragma("encoding"))
+    except PortfolioOpsError:
+        if is_new:  # it may have any, and the live one may be what is broken
+            return "UTF-8"
+        raise
 
 
 def compared(database: Path, source: Staged) -> list[Change]:

@@ -1,6 +1,5 @@
 """What every job does around its work: lock, record, sweep, work, report, prune."""
 
-import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NoRoomError, NotFoundError, PortfolioOpsError, RefusedError, foreseen
+from portfolio_ops.errors import NO_ROOM, NoRoomError, NotFoundError, PortfolioOpsError, RefusedError, foreseen
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import remove_temporaries
 from portfolio_ops.host.interrupted import interrupted_by
@@ -165,7 +164,7 @@ def _remember(task: Task, *, succeeded: bool, message: str) -> None:
     try:
         runs.finish(task.site.state, task.job.name, succeeded=succeeded, message=message)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno not in NO_ROOM:
             raise
 
 

@@ -3,8 +3,8 @@
 import contextlib
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, unique
 from pathlib import Path
@@ -19,7 +19,11 @@ from portfolio_ops.restore.stage import check_content, decode_to, stage_database
 from portfolio_ops.sqlite.dump import restored_rows
 from portfolio_ops.store import catalogue, verified
 from portfolio_ops.store.artifact import Artifact, Kind
+from portfolio_ops.store.catalogue import Problem
 from portfolio_ops.store.lock import held
+
+_AT_REST = 60.0
+"""Seconds since it was written, after which nobody is copying a file any more."""
 
 
 @unique
@@ -97,7 +101,7 @@ def condemn(site: Site, artifact: Artifact, why: str, log: Log) -> Path | None:
     moved_to = None
     if artifact.path.parent == site.backups / artifact.metadata.kind.folder:
         with held(site.state, artifact.metadata.kind.value, wait=timedelta(minutes=10), on_wait=lambda _: None):
-            moved_to = verified.quarantine(artifact, site.backups)
+            moved_to = verified.quarantine(artifact.path, site.backups)
     log.event(
         messages.ARTIFACT_BAD,
         f"{artifact.path.name} is bad and counts for nothing any more: {why}",
@@ -106,6 +110,40 @@ def condemn(site: Site, artifact: Artifact, why: str, log: Log) -> Path | None:
         folder=str(moved_to.parent if moved_to else artifact.path.parent),
     )
     return moved_to
+
+
+def put_away_damaged(site: Site, problems: Iterable[Problem], *, wait: timedelta) -> Iterator[Problem]:
+    """Put files with an artifact's name that are none, or not any more, into quarantine; all others are left alone.
+
+    So is what was written just now: somebody may be copying a backup back.
+
+    Yields:
+        Every problem; of what was moved its reason says where to, of what was left for now its cure.
+
+    Raises:
+        BusyError: A job of the kind runs for longer than `wait`.
+        OSError: One cannot be moved.
+    """
+    log = Log(site=site.name, job="verify")
+    kinds = {kind.folder: kind for kind in Kind}
+    for problem in problems:
+        path = problem.path
+        if not problem.damaged:
+            yield problem
+        elif time.time() - path.stat().st_mtime < _AT_REST:
+            yield replace(
+                problem, cure=f"it was written within {_AT_REST:.0f} s, and may be being copied: verify again"
+            )
+        else:
+            with held(site.state, kinds[path.parent.name].value, wait=wait, on_wait=lambda _: None):
+                moved_to = verified.quarantine(path, site.backups)
+            log.event(
+                messages.ARTIFACT_BAD,
+                f"{path.name} is bad and counts for nothing any more: {problem.reason}",
+                artifact=path.name,
+                folder=str(moved_to.parent),
+            )
+            yield replace(problem, reason=f"{problem.reason}; moved to {moved_to}", cure="")
 
 
 def _fault(artifact: Artifact, folder: Path, log: Log) -> str:

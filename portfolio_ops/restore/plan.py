@@ -1,6 +1,7 @@
 """What a restore would do, found out before anything is touched."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +12,25 @@ from typing import Any
 import apsw
 
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError, UsageError
+from portfolio_ops.errors import (
+    NotFoundError,
+    NotPermittedError,
+    PortfolioOpsError,
+    RefusedError,
+    UsageError,
+    explained,
+)
 from portfolio_ops.host import backend
 from portfolio_ops.host.files import free_bytes
 from portfolio_ops.host.holders import Holder, holders, identity_of, is_of_a_login
+from portfolio_ops.mount import read_only
+from portfolio_ops.restore.named import database_at
 from portfolio_ops.restore.points import MomentPlan
 from portfolio_ops.sqlite import removed
 from portfolio_ops.sqlite.connection import reading
 from portfolio_ops.sqlite.place import SIDES, located, require_plain_files, require_the_sites
 from portfolio_ops.store import catalogue
-from portfolio_ops.store.artifact import Artifact, Kind, read_artifact
+from portfolio_ops.store.artifact import Artifact, Kind
 from portfolio_ops.store.lock import ARCHIVING, holder_of
 
 _INSTANT = timedelta(microseconds=1)
@@ -64,7 +74,8 @@ def choose(site: Site, reference: str) -> Artifact:
     Raises:
         NotFoundError: There is none.
         UsageError: There are several, or it holds something else than a database.
-        RefusedError: It is no regular file, or of a newer format.
+        NotPermittedError: The site's owner may not read it.
+        RefusedError: It is no regular file, or of a newer format; or a plain database, or packed by other means.
         NotAnArtifactError: It is a file, and no artifact, or a damaged one.
     """
     artifact = _chosen(site, reference)
@@ -117,7 +128,7 @@ def just_before(event: Artifact) -> datetime:
 
 def _chosen(site: Site, reference: str) -> Artifact:
     if "/" in reference or os.path.lexists(reference):
-        return read_artifact(Path(reference).absolute())
+        return database_at(Path(reference).absolute())
     return catalogue.find(catalogue.scan(site.backups, site.name), reference)
 
 
@@ -276,6 +287,8 @@ def _require_ours(target: Path) -> None:
         NotPermittedError: Not so.
     """
     if not os.access(target.parent, os.W_OK | os.X_OK, effective_ids=True):
+        if read_only(target.parent):
+            raise explained(OSError(errno.EROFS, "", str(target.parent)))
         raise NotPermittedError(
             f"{target.parent} may not be written by uid {os.geteuid()}, the owner of the site's data",
             suggestion=f"chown {os.geteuid()} {target.parent}",

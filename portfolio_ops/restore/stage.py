@@ -14,6 +14,7 @@ from portfolio_ops.errors import NotPermittedError, RefusedError, VerificationEr
 from portfolio_ops.host.files import (
     TEMPORARY_PREFIX,
     fsync_directory,
+    naming,
     open_regular,
     require_space,
     start_writeback,
@@ -107,7 +108,7 @@ def decode_to(artifact: Artifact, path: Path, log: Log, *, durable: bool = True)
     """
     require_space(path.parent, artifact.metadata.content.bytes)
     descriptor = open_regular(artifact.path)
-    with os.fdopen(descriptor, "rb") as source, _created(path) as target:
+    with os.fdopen(descriptor, "rb") as source, naming(path), _created(path) as target:
         try:
             os.fchmod(target.fileno(), 0o600)
             # What the page cache holds proves nothing about the disk.

@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 
 from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
+from portfolio_ops.mount import read_only
 from portfolio_ops.sqlite import removed
 from portfolio_ops.sqlite.place import SIDES, located, require_plain_files, require_the_sites, side
 
@@ -126,33 +127,43 @@ def _size(path: Path) -> int:
         return 0
 
 
-def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:  # noqa: PLR0911  (one for each answer)
+def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:
     """One of our errors for one of SQLite's, with the cure where it is known."""
     if isinstance(error, apsw.NotADBError):
-        return RefusedError(f"{database} is not a SQLite database", suggestion="check [site] database")
+        return RefusedError(
+            f"{database} is not a SQLite database",
+            suggestion="is it the right file? [site] database names the site's own",
+        )
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return BusyError(
             f"{database} stayed locked for {_BUSY_MILLISECONDS // 1000} s: {error}",
             suggestion="does the site use locking_mode=EXCLUSIVE or hold a write transaction open? End it, then retry",
         )
-    if isinstance(error, apsw.CantOpenError) and not database.exists():  # it went as it was opened
-        return NotFoundError(f"there is no database at {database}", suggestion=_ABSENT)
-    if isinstance(error, apsw.CantOpenError) and _may_open(database):
-        return PortfolioOpsError(
-            f"{database} cannot be opened, and no right is missing: is there room for its -wal and -shm? ({error})",
-            suggestion="free some space, or inodes (df -h, df -i); the next run starts afresh",
-        )
     if isinstance(error, apsw.CantOpenError | apsw.PermissionsError | apsw.ReadOnlyError):
-        return NotPermittedError(
-            f"{database} cannot be opened by uid {os.geteuid()}: {error}",
-            suggestion="run as the owner of the database; its folder must be writable for its -wal and -shm",
-        )
+        return _not_opened(error, database)
     if isinstance(error, apsw.CorruptError):
         return PortfolioOpsError(
             f"{database} is damaged: {error}",
             suggestion="run PRAGMA integrity_check on a copy; restore the latest verified backup if it is lost",
         )
     return PortfolioOpsError(f"reading {database} failed: {error}", suggestion="see the message of SQLite above")
+
+
+def _not_opened(error: apsw.Error, database: Path) -> PortfolioOpsError:
+    """That the disk, or the rights, do not let SQLite open a database."""
+    if isinstance(error, apsw.CantOpenError) and not database.exists():  # it went as it was opened
+        return NotFoundError(f"there is no database at {database}", suggestion=_ABSENT)
+    if mount := read_only(database):
+        return PortfolioOpsError(f"{database} cannot be opened ({error}): {mount.text}", suggestion=mount.cure)
+    if isinstance(error, apsw.CantOpenError) and _may_open(database):
+        return PortfolioOpsError(
+            f"{database} cannot be opened, and no right is missing: is there room for its -wal and -shm? ({error})",
+            suggestion="free some space, or inodes (df -h, df -i); the next run starts afresh",
+        )
+    return NotPermittedError(
+        f"{database} cannot be opened by uid {os.geteuid()}: {error}",
+        suggestion="run as the owner of the database; its folder must be writable for its -wal and -shm",
+    )
 
 
 def _may_open(database: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import stat
 from pathlib import Path
 
 from portfolio_ops.errors import NotFoundError, NotPermittedError, RefusedError
@@ -49,7 +50,7 @@ def require_the_sites(path: Path) -> None:
         file, folder = path.lstat(), path.parent.stat()
     except FileNotFoundError:
         return
-    if os.geteuid() != 0 and is_roots_in_anothers(file, folder):
+    if stat.S_ISREG(file.st_mode) and os.geteuid() != 0 and is_roots_in_anothers(file, folder):
         files = [path, *(each for each in (side(path, ending) for ending in SIDES) if each.exists())]
         raise NotPermittedError(
             f"{path} is root's, and its folder is not: the site and the jobs cannot write it"

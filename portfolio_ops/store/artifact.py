@@ -13,6 +13,7 @@ mistaken for an artifact.
 import hashlib
 import json
 import os
+import re
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -62,6 +63,11 @@ class Kind(Enum):
     def folder(self) -> str:
         """The folder below `backups/`."""
         return {Kind.EVENT: "event-triggered", Kind.LOGS: "logs-archive"}.get(self, self.value)
+
+    def may_name(self, name: str) -> bool:
+        """Whether an artifact of this kind can have a name: nobody else's file has one like that by chance."""
+        ending = {Kind.SOCIAL: "sql", Kind.LOGS: "log"}.get(self, "sqlite")
+        return re.fullmatch(rf".+-\d{{4}}-\d\d-\d\d(-\d{{6}})?(-\d+)?\.{ending}\.zst", name) is not None
 
     @property
     def holds_database(self) -> bool:

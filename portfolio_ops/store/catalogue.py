@@ -7,10 +7,12 @@ from pathlib import Path
 
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError, UsageError
 from portfolio_ops.host.files import TEMPORARY_PREFIX
-from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind, read_artifact
+from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind, NotAnArtifactError, read_artifact
 from portfolio_ops.store.whose import another, name_of
 
 LATEST = "latest"
+
+_TO_QUARANTINE = "`portfolio-ops verify --all` moves it to quarantine/"
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,15 @@ class Problem:
     Attributes:
         reason: Why it is none.
         site: The other site whose it is; empty where it is nobody's.
+        cure: What to do; empty where that is told elsewhere.
+        damaged: Whether it has the name of an artifact of its folder, and is none, or not any more.
     """
 
     path: Path
     reason: str
     site: str = ""
+    cure: str = ""
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,11 @@ def _timeline(folder: Path, site: str) -> Problem | None:
 def _artifact(path: Path, kind: Kind, site: str) -> Artifact | Problem:
     try:
         artifact = read_artifact(path)
+    except NotAnArtifactError as error:
+        damaged = kind.may_name(path.name)
+        return Problem(path, error.message, cure=_TO_QUARANTINE if damaged else error.suggestion, damaged=damaged)
     except PortfolioOpsError as error:
-        return Problem(path, error.message)
+        return Problem(path, error.message, cure=error.suggestion)
     except OSError as error:
         return Problem(path, f"{path} cannot be read: {error.strerror}")
     stated = artifact.metadata
@@ -109,6 +118,7 @@ def find(catalogue: Catalogue, reference: str) -> Artifact:
 
     Raises:
         NotFoundError: None is named so.
+        NotAnArtifactError: What is named so is damaged.
         UsageError: Several are.
     """
     if reference == LATEST:
@@ -120,6 +130,12 @@ def find(catalogue: Catalogue, reference: str) -> Artifact:
     found = found or [artifact for artifact in catalogue.artifacts if reference and artifact.id.startswith(reference)]
     found = found or [artifact for artifact in catalogue.artifacts if artifact.path.name.split(".")[0] == reference]
     if not found:
+        for problem in catalogue.problems:
+            if problem.damaged and reference in {problem.path.name, problem.path.name.split(".")[0]}:
+                raise NotAnArtifactError(
+                    f"{problem.path.name} lies there, and is damaged: {problem.reason}",
+                    suggestion=f"{problem.cure}; `portfolio-ops list` shows the others",
+                )
         raise NotFoundError(f"no artifact is named {reference!r}", suggestion="see `portfolio-ops list`")
     if len(found) > 1:
         names = ", ".join(f"{artifact.id} {artifact.path.name}" for artifact in found[:4])

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from portfolio_ops.errors import BusyError, NotFoundError
+from portfolio_ops.errors import NO_ROOM, BusyError, NotFoundError
+from portfolio_ops.host.files import naming
 from portfolio_ops.moment import local
 
 ARCHIVING, PINNED = "archive", "archive-pin"
@@ -53,12 +54,24 @@ def held(state: Path, name: str, *, wait: timedelta, on_wait: Callable[[str], ob
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         _acquire(descriptor, name, wait, on_wait)
-        note = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(note).encode(), 0)
+        _sign(descriptor, path, name)
         yield lambda: _is_at(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def _sign(descriptor: int, path: Path, name: str) -> None:
+    """Say who holds the lock. On a full disk that may fail, so that it can be emptied; but others go by the archive's.
+
+    What stands there is overwritten: to cut it off first would give its block away.
+    """
+    note = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+    try:
+        with naming(path):
+            os.ftruncate(descriptor, os.pwrite(descriptor, json.dumps(note).encode(), 0))
+    except OSError as error:
+        if error.errno not in NO_ROOM or name in {ARCHIVING, PINNED}:
+            raise
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

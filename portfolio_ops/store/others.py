@@ -50,7 +50,11 @@ class Others:
 
 def told(backups: Path, problems: Sequence[Problem]) -> list[str]:
     """What is wrong with files that are no artifacts of the site, in words: what bears another name is one of them."""
-    words = [f"not an artifact: {each.reason}" for each in problems if not each.site]
+    words = [
+        f"not an artifact: {each.reason}" + (f"; {each.cure}" if each.cure else "")
+        for each in problems
+        if not each.site
+    ]
     return words + [f"{each.text}: `portfolio-ops doctor` names a cure" for each in others(backups, problems)]
 
 

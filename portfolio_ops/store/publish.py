@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from portfolio_ops.errors import NotPermittedError, RefusedError, VerificationError
-from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory, start_writeback
+from portfolio_ops.host.files import TEMPORARY_PREFIX, fsync_directory, naming, start_writeback
 from portfolio_ops.store.artifact import (
     DISK_IS_SUSPECT,
     Artifact,
@@ -76,15 +76,19 @@ class Draft:
         threads = min(len(os.sched_getaffinity(0)), _THREADS_MOST)
         compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=threads, write_checksum=True)
         length, started = 0, 0
-        with compressor.stream_writer(self._file, size=-1 if size is None else size, closefd=False) as writer:
+        with (
+            naming(self.path),
+            compressor.stream_writer(self._file, size=-1 if size is None else size, closefd=False) as writer,
+        ):
             for chunk in chunks:
                 writer.write(chunk)
                 length += len(chunk)
                 if self._file.tell() - started > _WRITEBACK_BYTES:
                     started = self._file.tell()
                     start_writeback(self._file.fileno())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._payload_bytes = self._file.tell()
         self._length = length
 
@@ -126,11 +130,12 @@ class Draft:
         if self._payload is None:
             raise AssertionError("publish before read_back")
         self._file.seek(self._payload_bytes)
-        self._file.write(encode_trailer(metadata, self._payload))
-        self._file.truncate()
-        self._file.flush()
-        os.fchmod(self._file.fileno(), _MODE)
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.write(encode_trailer(metadata, self._payload))
+            self._file.truncate()
+            self._file.flush()
+            os.fchmod(self._file.fileno(), _MODE)
+            os.fsync(self._file.fileno())
         read_artifact(self.path)
         final = _link_to_free_name(self.path, _candidates(stem, suffix, metadata))
         fsync_directory(final.parent)

@@ -48,8 +48,8 @@ def quarantine_of(backups: Path) -> Path:
     return backups / "quarantine"
 
 
-def quarantine(artifact: Artifact, backups: Path) -> Path:
-    """Move an artifact out of its folder, never over another file; the caller holds the lock of its kind.
+def quarantine(path: Path, backups: Path) -> Path:
+    """Move a bad artifact out of its folder, never over another file; the caller holds the lock of its kind.
 
     Returns:
         Where it is now.
@@ -57,14 +57,14 @@ def quarantine(artifact: Artifact, backups: Path) -> Path:
     folder = quarantine_of(backups)
     folder.mkdir(mode=0o750, exist_ok=True)
     for number in range(1, _NAMES_MOST):
-        target = folder / (artifact.path.name if number == 1 else f"{number}-{artifact.path.name}")
+        target = folder / (path.name if number == 1 else f"{number}-{path.name}")
         try:
-            os.link(artifact.path, target)
+            os.link(path, target)
         except FileExistsError:
             continue
-        artifact.path.unlink()
+        path.unlink()
         fsync_directory(folder)
-        fsync_directory(artifact.path.parent)
+        fsync_directory(path.parent)
         return target
     raise FileExistsError(f"no name is free in {folder}")
 

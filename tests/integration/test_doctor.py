@@ -111,6 +111,23 @@ def test_backups_that_may_not_be_read_can_be_after_the_cure(site: Site) -> None:
     examined(site, 0)
 
 
+def test_backups_that_keep_out_their_owner_can_be_used_after_the_cure(site: Site) -> None:
+    require_root("backups of another user")
+    given_away(backed_up(site))
+    site.backups.chmod(0)
+    for command in ("list", "status", "backup daily", "verify"):
+        done = subprocess.run(
+            [TOOL, "--config", site.file, *command.split()], capture_output=True, text=True, check=False
+        )
+        said = done.stdout + done.stderr
+        assert f"its own mode keeps the owner of {site.backups} out: chmod u+rwX {site.backups}" in said, command
+        assert "run as" not in said
+    [found] = [each for each in examined(site, 10) if each["subject"] == "backups"]
+    assert found["cure"] == f"chmod u+rwX {site.backups}"
+    cure(found)
+    assert {each["level"] for each in examined(site, 0)} <= {"ok", "advice"}
+
+
 def test_a_database_of_roots_in_anothers_folder_is_not_opened(site: Site) -> None:
     require_root("a database of another user")
     given_away(site)
@@ -134,6 +151,14 @@ def test_a_database_that_was_removed_under_its_site_can_be_rescued(site: Site) -
         [found] = [each for each in examined(site, 10) if each["subject"] == "database"]
         assert f"process {os.getpid()}" in found["text"]
         assert f"exec 7</proc/{os.getpid()}/fd/" in found["cure"]  # tests/integration/restore/test_removed.py runs it
+
+
+def test_a_cure_is_named_once(site: Site) -> None:
+    subprocess.run([TOOL, "--config", site.file, "backup", "daily"], check=True, capture_output=True)
+    done = subprocess.run([TOOL, "--config", site.file, "doctor"], capture_output=True, text=True, check=False)
+    assert done.stdout.count("it has never run") > 1
+    cures = [line for line in done.stdout.splitlines() if line.startswith("runs: ")]
+    assert len(cures) == 1
 
 
 def test_looking_changes_nothing(site: Site) -> None:
@@ -207,6 +232,11 @@ def log_is_a_folder(site: Site) -> None:
     site.logs[0].mkdir()
 
 
+def database_is_a_folder(site: Site) -> None:
+    site.database.unlink()
+    site.database.mkdir()
+
+
 def log_is_a_link(site: Site) -> None:
     site.logs[0].unlink()
     site.logs[0].symlink_to("/etc/passwd")
@@ -230,6 +260,7 @@ def no_social_table(site: Site) -> None:
 FAULTS: dict[str, tuple[Callable[[Site], Any], str, int]] = {
     "no root": (lambda site: site.root.rename(site.root.with_name("away")), "does not exist", 6),
     "no database": (lambda site: site.database.unlink(), "there is no database at", 10),
+    "a folder": (database_is_a_folder, "portfolio.sqlite is a folder", 10),
     "not a database": (lambda site: site.database.write_bytes(b"text" * 2000), "is not a SQLite database", 10),
     "all may write": (lambda site: site.database.chmod(0o666), "everybody on this host may write", 10),
     "foreign": (foreign_shm, "is not of uid", 10),
@@ -243,6 +274,11 @@ FAULTS: dict[str, tuple[Callable[[Site], Any], str, int]] = {
     "no gallery table": (configured('[gallery]\ntable = "shows"\nname = "slug"'), "no such table yet", 0),
     "no gallery column": (configured('[gallery]\ntable = "images"\nname = "slug"'), "has no column slug", 10),
     "all may look": (lambda site: site.backups.chmod(0o755), "everybody on this host may look into", 0),
+    "all may delete": (
+        lambda site: site.backups.chmod(0o777),
+        "everybody on this host may write into",
+        10,
+    ),
     "future": (from_the_future, "dated in the future", 10),
     "quarantine": (quarantined, "bad artifacts lie in", 10),
     "log is a folder": (log_is_a_folder, "is not a regular file", 10),
@@ -447,6 +483,7 @@ def test_whether_the_archive_runs(
     site: Site, monkeypatch: pytest.MonkeyPatch, state: ServiceState, level: Level, words: str
 ) -> None:
     monkeypatch.setattr(machine, "service_state", lambda _: state)
+    deployed(site, monkeypatch, "archive")
     [found] = machine._archive(site, None)
     assert found.level is level
     assert words in found.text
@@ -459,6 +496,7 @@ def test_an_archive_that_runs_and_archives_nothing_is_a_fault_told_once(
     """What `status` says of it, whether anything was ever archived or not."""
     running = ServiceState(enabled=True, active="active", said="Not archiving: x")
     monkeypatch.setattr(machine, "service_state", lambda _: running)
+    deployed(site, monkeypatch, "archive")
     site.state.mkdir(parents=True)
     with held(site.state, ARCHIVING, wait=timedelta(), on_wait=lambda _: None):
         for timelines in ([], ["2026-11-25T172041.668937Z-d305ce"]):
@@ -477,6 +515,27 @@ def test_an_archive_that_runs_and_archives_nothing_is_a_fault_told_once(
         assert health.assess(site, datetime.now(UTC)).archive is None
 
 
+def deployed(site: Site, monkeypatch: pytest.MonkeyPatch, *units: str) -> None:
+    """Units have their drop-ins."""
+    place = site.file.parent / "units"
+    monkeypatch.setattr(machine, "_UNITS", place)
+    for name in units:
+        (place / f"portfolio-{name}@{site.name}.service.d").mkdir(parents=True, exist_ok=True)
+        (place / f"portfolio-{name}@{site.name}.service.d/10-portfolio-ops.conf").touch()
+
+
+def test_a_unit_that_was_not_deployed_is_not_started(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    resting = ServiceState(enabled=False, active="inactive", said="")
+    monkeypatch.setattr(machine, "timer_states", lambda _: {name: TimerState(None, None, False, "") for name in TIMERS})
+    monkeypatch.setattr(machine, "service_states", lambda *names: dict.fromkeys(names, resting))
+    monkeypatch.setattr(machine, "service_state", lambda _: resting)
+    deployed(site, monkeypatch, *TIMERS[1:])
+    [found] = machine._timers(site)
+    assert (found.level, found.cure) == (Level.FAULT, "deploy site shop with the Ansible role")
+    assert found.text.endswith("refuse to start, portfolio-backup-daily@shop.service first")
+    assert list(machine._archive(site, None)) == []
+
+
 def timers_of(site: Site, monkeypatch: pytest.MonkeyPatch, *, enabled: bool, active: str) -> list[Finding]:
     """What is said of timers that are all so but the last, which is enabled and at rest."""
     units = {name: f"portfolio-{name}@{site.name}.timer" for name in TIMERS}
@@ -485,6 +544,7 @@ def timers_of(site: Site, monkeypatch: pytest.MonkeyPatch, *, enabled: bool, act
     states = {
         name: TimerState(None, None, services[unit].active == "active", "success") for name, unit in units.items()
     }
+    deployed(site, monkeypatch, *TIMERS)
     monkeypatch.setattr(machine, "timer_states", lambda _: states)
     monkeypatch.setattr(machine, "service_states", lambda *names: {name: services[name] for name in names})
     monkeypatch.setattr(machine, "_said", lambda _: "enabled")
@@ -508,6 +568,32 @@ def test_room_below_the_reserve_is_told_as_what_is_missing(site: Site, monkeypat
         found = machine._room(site, catalogue.scan(site.backups, site.name))
         assert found.text.startswith(words)
         assert found.level is (Level.OK if free > 0 else Level.FAULT)
+
+
+def test_who_may_not_ask_the_backend_is_told_to_be_root(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import sys; sys.exit('denied\\n\\nUsage:  docker [OPTIONS]\\n')"
+    asked = replace(
+        site.backend, stop=("true",), status=(sys.executable, "-c", script), running_service="app", described="the app"
+    )
+    backed = replace(site, backend=asked)
+    for uid, level, words in ((0, Level.FAULT, "failed: denied Usage: docker"), (4242, Level.ADVICE, "by uid 4242")):
+        monkeypatch.setattr(os, "getuid", lambda uid=uid: uid)
+        [found] = machine._backend(backed)
+        assert (found.level, "\\u000a" in found.text) == (level, False)
+        assert words in found.text
+        assert ("run this as root" in found.cure) is (uid != 0)
+
+
+def test_who_may_not_look_at_the_site_is_not_sent_to_the_doctor(site: Site) -> None:
+    require_root("a user who is not the owner")
+    given_away(site)
+    site.file.chmod(0o644)
+    site.root.chmod(0o700)
+    words: list[str | Path] = [TOOL, "--config", site.file, "doctor"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, user=4244, group=4244, extra_groups=[])
+    assert done.returncode == 3
+    assert "may not be looked at by uid 4244" in done.stderr
+    assert "portfolio-ops doctor" not in done.stderr
 
 
 def test_our_own_archive_is_none_of_the_programs_that_have_the_database_open(site: Site) -> None:

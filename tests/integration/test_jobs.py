@@ -323,7 +323,7 @@ def test_a_disk_that_fills_up_under_way_leaves_nothing_half(small_disk: Site) ->
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr
-    assert "nothing was published or pruned" in done.stderr
+    assert "nothing unfinished was published" in done.stderr
     assert len(names(small_disk, Kind.DAILY)) == 1
 
 

@@ -47,7 +47,7 @@ def test_one_that_goes_into_quarantine_is_made_anew(yard: Yard) -> None:
     commits(yard)
     time.sleep(1.5)
     [bad] = yard.bases()
-    verified.quarantine(bad, yard.site.backups)
+    verified.quarantine(bad.path, yard.site.backups)
     yard.until(lambda: len(yard.bases()) == 1, "another base is made")
     commits(yard)
     time.sleep(2.5)

@@ -337,7 +337,7 @@ def bad_files(folder: Path, good: Path) -> dict[str, tuple[Path, int]]:
         "folder": 4,
         "link": 4,
         "fifo": 4,
-        "database": 9,
+        "database": 4,
         "flipped": 9,
         "newer": 9,
         "none": 6,
