@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from portfolio_ops import __version__
 from portfolio_ops.cli.context import Context, envelope
@@ -101,6 +102,11 @@ def run(arguments: list[str]) -> int:
         _print_notes(error)
         raise
     except Exception as error:
+        if isinstance(error, NoArgsIsHelpError) and "--json" not in arguments:
+            print(
+                error.message, file=sys.stderr
+            )  # the help; it is no result, and a script that forgot a word must fail
+            return ExitCode.USAGE
         if (failure := _as_ours(error)) is None:
             raise
         _print_notes(error)
@@ -140,7 +146,8 @@ def _as_ours(error: Exception) -> PortfolioOpsError | None:
     if not isinstance(error, click.ClickException):
         return foreseen(error)
     path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "portfolio-ops"
-    return UsageError(error.format_message(), suggestion=f"{path} --help")
+    what = "Missing command." if isinstance(error, NoArgsIsHelpError) else error.format_message()
+    return UsageError(what, suggestion=f"{path} --help")
 
 
 def _command_words(arguments: list[str]) -> str:
@@ -151,5 +158,5 @@ def _command_words(arguments: list[str]) -> str:
             next(words, None)
         elif word in COMMANDS:
             subcommand = next(words, "")
-            return f"{word} {subcommand}" if word in _GROUPS and not subcommand.startswith("-") else word
+            return f"{word} {subcommand}".rstrip() if word in _GROUPS and not subcommand.startswith("-") else word
     return ""

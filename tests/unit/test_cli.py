@@ -69,6 +69,24 @@ def test_every_fault_of_a_configuration_is_told_at_once(tmp_path: Path, capsys: 
     assert "did you mean root?" in err
 
 
+@pytest.mark.parametrize("words", ["", "backup", "archive", "logs", "config", "restore"])
+def test_who_names_no_command_gets_the_help_as_it_is(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    _, shown, _ = call(capsys, *words.split(), "--help")
+    status, out, err = call(capsys, *words.split())
+    assert (status, out, err) == (ExitCode.USAGE, "", shown)
+    assert err.count("\n") > 5
+    status, out, err = call(capsys, "--json", *words.split())
+    answer = json.loads(out)
+    assert (status, answer["exit_code"], answer["command"], err) == (ExitCode.USAGE, ExitCode.USAGE, words, "")
+    assert answer["errors"] == [
+        {
+            "code": "USAGE",
+            "message": "Missing command.",
+            "suggestion": f"{' '.join(('portfolio-ops', *words.split()))} --help",
+        }
+    ]
+
+
 def test_help_needs_no_site_and_loads_no_engine() -> None:
     code = "import sys; from portfolio_ops.cli.main import run; run(['-h']); print(list(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
