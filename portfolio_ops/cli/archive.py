@@ -5,13 +5,13 @@ from datetime import timedelta
 import click
 
 from portfolio_ops.cli import present
-from portfolio_ops.cli.backup import finish, wait_option
+from portfolio_ops.cli.backup import Wait, finish, wait_option
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import archive_health
-from portfolio_ops.jobs.archive import archive, make_base
+from portfolio_ops.jobs.archive import archive, archive_once, make_base
 from portfolio_ops.jobs.gallery import backup_seen
 from portfolio_ops.moment import describe_moment, exact
 from portfolio_ops.restore.audit import State, audit
@@ -46,15 +46,17 @@ def run(context: Context, wait: timedelta) -> ExitCode:
 
 
 @command.command("once", short_help="Archive what is committed now, and end.")
-@wait_option
+@click.option(
+    "--wait", type=Wait(), default="0", show_default=True, help="How long to wait for the end of one that runs already."
+)
 @click.pass_obj
 def once(context: Context, wait: timedelta) -> ExitCode:
     """Archive what is committed now, and end: one restore point.
 
     It goes on with the newest timeline if it can prove that nothing is missing since, and else begins one with its
-    base.
+    base. Beside one that runs, the service for example, it is refused at once: that one archives by itself.
     """
-    archive(context.site(), once=True, wait=wait)
+    archive_once(context.site(), wait=wait)
     return context.finish("archive once", {}, lambda: None)
 
 

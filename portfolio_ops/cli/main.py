@@ -103,9 +103,7 @@ def run(arguments: list[str]) -> int:
         raise
     except Exception as error:
         if isinstance(error, NoArgsIsHelpError) and "--json" not in arguments:
-            print(
-                error.message, file=sys.stderr
-            )  # the help; it is no result, and a script that forgot a word must fail
+            print(error.message, file=sys.stderr)  # the help: no result, and a script that forgot a word must fail
             return ExitCode.USAGE
         if (failure := _as_ours(error)) is None:
             raise

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from portfolio_ops.cli import present
+from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.jobs.expire import expired_increments, prune_increments
@@ -16,8 +17,9 @@ from portfolio_ops.store import catalogue
 @click.command("prune")
 @click.option("--explain", is_flag=True, help="Name what is kept too, with the reason for each.")
 @click.option("--yes", is_flag=True, help="Delete. Without it nothing is changed.")
+@wait_option
 @click.pass_obj
-def command(context: Context, explain: bool, yes: bool) -> ExitCode:
+def command(context: Context, *, explain: bool, yes: bool, wait: timedelta) -> ExitCode:
     """Say what retention would delete, and why; with --yes, delete it.
 
     The jobs do this by themselves after each success; this is for looking, and for after a change of [retention].
@@ -25,9 +27,9 @@ def command(context: Context, explain: bool, yes: bool) -> ExitCode:
     site = context.site()
     found = catalogue.scan(site.backups, site.name)
     verdicts = keeping.verdicts(site, found.artifacts, datetime.now(UTC))
-    pruned = [artifact for job in JOBS for artifact in prune_kind(site, job, wait=timedelta())] if yes else []
+    pruned = [artifact for job in JOBS for artifact in prune_kind(site, job, wait=wait)] if yes else []
     now = datetime.now(UTC)
-    increments = prune_increments(site, wait=timedelta()) if yes else expired_increments(site, now)
+    increments = prune_increments(site, wait=wait) if yes else expired_increments(site, now)
     data = {
         "verdicts": [
             {**present.artifact_data(verdict.artifact), "keep": verdict.keep, "reason": verdict.reason}

@@ -16,7 +16,7 @@ from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.drill_archive import rehearse_archive
 from portfolio_ops.jobs.drill_report import Report, write
 from portfolio_ops.jobs.rehearsal import FAILED, PASSED, Rehearsal, words
-from portfolio_ops.jobs.run import DAILY, DRILL
+from portfolio_ops.jobs.run import DAILY, DRILL, waiting
 from portfolio_ops.jobs.scratch import scratch_folder
 from portfolio_ops.jobs.verify import condemn
 from portfolio_ops.restore.compare import compare
@@ -41,7 +41,7 @@ def drill(site: Site, *, wait: timedelta) -> Report:
         OSError: The record cannot be written.
     """
     log, began = Log(site=site.name, job=DRILL.name), time.monotonic()
-    with held(site.state, DRILL.name, wait=wait, on_wait=lambda _: None):
+    with held(site.state, DRILL.name, wait=wait, on_wait=waiting(log, DRILL.name)):
         runs.begin(site.state, DRILL.name)
         found = Rehearsal(site, log)
         try:

@@ -95,9 +95,7 @@ def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wai
             site.state,
             job.kind.value,
             wait=wait,
-            on_wait=lambda holder: log.event(
-                messages.JOB_WAITING, f"Waiting for another run of {job.name}: {holder}", holder=holder
-            ),
+            on_wait=waiting(log, job.name),
         ):
             made = _recorded(task, work)
             pruned, put_off = _let_go(task)
@@ -109,6 +107,11 @@ def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wai
         _report(log, job, failure, time.monotonic() - began)
         raise failure from error
     return Outcome(tuple(made), tuple(pruned), time.monotonic() - began, put_off)
+
+
+def waiting(log: Log, name: str) -> Callable[[str], object]:
+    """What tells, where a lock is waited for, that this is so and who holds it."""
+    return lambda holder: log.event(messages.JOB_WAITING, f"Waiting for another run of {name}: {holder}", holder=holder)
 
 
 def _prepared(site: Site, job: Job) -> Path:
@@ -210,12 +213,12 @@ def prune_kind(site: Site, job: Job, *, wait: timedelta) -> list[Artifact]:
     """Prune one kind by hand, under its lock.
 
     Raises:
-        BusyError: A run of the job holds it.
+        BusyError: A run of the job holds it for longer than `wait`.
         PortfolioOpsError: A file is no longer what was judged.
         OSError: A file cannot be deleted.
     """
     log = Log(site=site.name, job=job.name)
-    with held(site.state, job.kind.value, wait=wait, on_wait=lambda _: None):
+    with held(site.state, job.kind.value, wait=wait, on_wait=waiting(log, job.name)):
         return _pruned(site, job, catalogue.scan(site.backups, site.name), log)
 
 
