@@ -21,7 +21,8 @@ _WIDTH = 100
 
 _EXITS = {
     ExitCode.OK: "All went well.",
-    ExitCode.FAILED: "It was tried and failed; nothing was published, nothing pruned. A later try may succeed.",
+    ExitCode.FAILED: "It was tried and failed; nothing was published, nothing pruned. A later try may succeed. Or its output could not be "
+    "written, which is said on stderr: then what was done is done.",
     ExitCode.USAGE: "The command line or the configuration is wrong. All faults of a file are named at once.",
     ExitCode.NOT_PERMITTED: "The user may not do this. Run it as the site's owner, or as root, which steps down.",
     ExitCode.REFUSED: "A precondition does not hold; nothing was changed.",
@@ -126,7 +127,8 @@ def _exit_codes() -> str:
     return _head(
         "Exit codes",
         "The same with and without `--json`. An unknown code is a failure. `status --nagios` uses 0, 1, 2, 3 as "
-        "monitoring plugins do. 128 + n: ended by signal n; what was not published is gone.\n\n"
+        "monitoring plugins do. 128 + n: ended by signal n; what was not published is gone. "
+        "141: who read the output has closed it (`| head`); what was done is done.\n\n"
         f"| code | | |\n|---|---|---|\n{rows}",
     )
 

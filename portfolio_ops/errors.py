@@ -102,6 +102,13 @@ class VerificationError(PortfolioOpsError):
     code = "VERIFICATION_FAILED"
 
 
+class UnreachableError(PortfolioOpsError):
+    """Who was to be told could not be reached."""
+
+    exit_code = ExitCode.REMOTE_UNREACHABLE
+    code = "REMOTE_UNREACHABLE"
+
+
 def explained(error: OSError) -> PortfolioOpsError:
     """An operating system's error as ours, with the cure where it is known."""
     where = f": {error.filename}" if error.filename else ""

@@ -8,7 +8,7 @@ import click
 from portfolio_ops import config
 from portfolio_ops.cli.context import Context
 from portfolio_ops.config import Alert
-from portfolio_ops.errors import ExitCode, PortfolioOpsError
+from portfolio_ops.errors import ExitCode, PortfolioOpsError, UnreachableError
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import status_text
@@ -51,8 +51,12 @@ def command(context: Context, unit: str, *, event: str | None) -> ExitCode:
     unreached = tell(alert, Path(state) if state else None, event, unit, said) if alert is not None else []
     for why in unreached:
         log.event(messages.RECEIVER_UNREACHED, f"Nobody could be told by {why}", unit=unit)
-    code = ExitCode.REMOTE_UNREACHABLE if unreached else ExitCode.OK
-    return context.finish("alert", {"unit": unit, "event": event, "unreached": unreached}, lambda: None, code)
+    failures = [
+        UnreachableError(f"nobody could be told by {why}", suggestion="see [alert], and whether the receiver answers")
+        for why in unreached
+    ]
+    data = {"unit": unit, "event": event, "unreached": unreached}
+    return context.finish("alert", data, lambda: None, failures=failures)
 
 
 def _alert_of(site: str) -> Alert | None:

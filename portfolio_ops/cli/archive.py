@@ -7,7 +7,7 @@ import click
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import Wait, finish, wait_option
 from portfolio_ops.cli.context import Context
-from portfolio_ops.errors import ExitCode
+from portfolio_ops.errors import ExitCode, VerificationError
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import archive_health
@@ -16,6 +16,8 @@ from portfolio_ops.jobs.gallery import backup_seen
 from portfolio_ops.moment import describe_moment, exact
 from portfolio_ops.restore.audit import State, audit
 from portfolio_ops.store import ended
+
+_CURE = "make a whole backup: portfolio-ops backup daily; check the kernel log for I/O errors"
 
 
 @click.group("archive")
@@ -71,8 +73,7 @@ def verify(context: Context) -> ExitCode:
     pieces, damaged = audit(site)
     log = Log(site=site.name, job="archive")
     for path, reason in damaged:
-        cure = "make a whole backup: portfolio-ops backup daily; check the kernel log for I/O errors"
-        log.event(messages.ARTIFACT_BAD, f"The archive is damaged: {reason}", file=str(path), suggestion=cure)
+        log.event(messages.ARTIFACT_BAD, f"The archive is damaged: {reason}", file=str(path), suggestion=_CURE)
     data = {
         "pieces": [
             {
@@ -100,8 +101,10 @@ def verify(context: Context) -> ExitCode:
         ]
         print(present.table(["TIMELINE", "FROM", "TO", "STATE", "WHY"], rows) if rows else "nothing is archived yet")
 
-    bad = damaged or any(each.state is State.LOST for each in pieces)
-    return context.finish("archive verify", data, human, ExitCode.VERIFICATION_FAILED if bad else ExitCode.OK)
+    bad = [f"the archive is damaged: {reason}" for _, reason in damaged]
+    bad += [f"lost from {exact(each.start)} on: {each.why}" for each in pieces if each.state is State.LOST]
+    failures = [VerificationError(words, suggestion=_CURE) for words in bad]
+    return context.finish("archive verify", data, human, failures=failures)
 
 
 @command.command("accept", short_help="Say that the database is as it should be.")

@@ -8,7 +8,7 @@ import click
 
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
-from portfolio_ops.cli.context import Context
+from portfolio_ops.cli.context import Context, output
 from portfolio_ops.cli.when import When
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.jobs.rotate import rotate_logs
@@ -106,6 +106,6 @@ def show(
         return context.finish("logs show", {"log": log, "archives": pieces}, lambda: None)
     out = sys.stdout.buffer
     for chunk in reader.chunks() if pattern is None else matching_lines(reader.chunks(), pattern):
-        out.write(chunk)
-    out.flush()
+        with output():
+            out.write(chunk)
     return ExitCode.OK

@@ -12,8 +12,8 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from portfolio_ops import __version__
-from portfolio_ops.cli.context import Context, envelope
-from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError, UsageError, foreseen
+from portfolio_ops.cli.context import Context, OutputError, envelope, messages_of, output
+from portfolio_ops.errors import ExitCode, PortfolioOpsError, UsageError, foreseen
 from portfolio_ops.host.journal import one_line, stderr_is_journal
 
 COMMANDS = {
@@ -89,11 +89,32 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run one command; errors become one message (or one JSON object) and an exit code."""
     try:
-        result: Any = cli.main(args=arguments, prog_name="portfolio-ops", standalone_mode=False)
-    except BrokenPipeError:
-        # The reader (head, less) has enough. Python would complain again while flushing at exit.
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        code = _answered(arguments)
+        with output():
+            print(end="", flush=True)
+    except OutputError as error:
+        return _unwritten(error)
+    return code
+
+
+def _unwritten(error: OutputError) -> int:
+    """End a command whose output could not be written: who reads it (head, less) has enough, or the disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at exit, and says so
+    if isinstance(error.__cause__, BrokenPipeError):
         return 128 + signal.SIGPIPE
+    print(f"error: the output could not be written ({error.__cause__}); what was done is done", file=sys.stderr)
+    print("  try: another place for the output; `portfolio-ops status` tells how the jobs are", file=sys.stderr)
+    return ExitCode.FAILED
+
+
+def _answered(arguments: list[str]) -> int:
+    """Run one command, and tell what it could not do; gives its exit code.
+
+    Raises:
+        OutputError: What it has to say cannot be written.
+    """
+    try:
+        result: Any = cli.main(args=arguments, prog_name="portfolio-ops", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort) as error:
         _print_notes(error)
         print("interrupted; should anything be left to finish, `portfolio-ops status` tells", file=sys.stderr)
@@ -126,12 +147,11 @@ def _print_notes(error: BaseException) -> None:
 
 def _failed(arguments: list[str], failure: PortfolioOpsError) -> int:
     """Report a failure, for a program or for a person, and return its exit code."""
-    messages = failure.problems if isinstance(failure, ConfigurationError) else [failure.message]
     if "--json" in arguments:
-        rows = [{"code": failure.code, "message": each, "suggestion": failure.suggestion} for each in messages]
-        print(json.dumps(envelope(_command_words(arguments), failure.exit_code, None, rows), indent=2))
+        with output():
+            print(json.dumps(envelope(_command_words(arguments), failure.exit_code, None, [failure]), indent=2))
     elif not failure.reported:
-        for each in messages:
+        for each in messages_of(failure):
             print(f"error: {one_line(each)}", file=sys.stderr)
     # A job's failure is in the journal already, its cure in a field; there it needs no second line.
     if failure.suggestion and not (failure.reported and stderr_is_journal()) and "--json" not in arguments:

@@ -10,7 +10,7 @@ import click
 
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
-from portfolio_ops.cli.context import Context
+from portfolio_ops.cli.context import Context, output
 from portfolio_ops.cli.restore_moment import chosen
 from portfolio_ops.cli.restore_moment import data as moment_data
 from portfolio_ops.cli.restore_moment import lines as moment_lines
@@ -235,7 +235,8 @@ def _content(artifact: Artifact) -> str:
 def _show(context: Context, lines: list[str]) -> None:
     """Show the plan to a person."""
     if not context.json:
-        print("\n".join(lines), flush=True)
+        with output():
+            print("\n".join(lines), flush=True)
 
 
 def _agreed(context: Context, *, dry_run: bool, yes: bool) -> bool:

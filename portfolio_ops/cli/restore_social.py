@@ -11,7 +11,7 @@ import click
 
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
-from portfolio_ops.cli.context import Context
+from portfolio_ops.cli.context import Context, output
 from portfolio_ops.config import Site
 from portfolio_ops.errors import ExitCode, NotFoundError, RefusedError, UsageError
 from portfolio_ops.host.files import open_regular
@@ -69,9 +69,10 @@ def social(
         database = into or site.database
         planned = job.compared(database, staged)
         if not context.json:
-            print(f"from {source.path.name} into {database}" + (", keeping what is there" if merge else ""))
-            print(_table(planned, merge=merge))
-            print("".join(f"note: {note}\n" for note in _plan_notes(planned)), end="")
+            with output():
+                print(f"from {source.path.name} into {database}" + (", keeping what is there" if merge else ""))
+                print(_table(planned, merge=merge))
+                print("".join(f"note: {note}\n" for note in _plan_notes(planned)), end="", flush=True)
         if dry_run or not _agreed(context, yes=yes):
             return _finished(context, database, _Result(tuple(planned)), staged)
         if into is not None:

@@ -37,6 +37,7 @@ def asked(site: Site, *words: str, code: int = 0) -> Any:
     answer = json.loads(call(site, "--json", *words, code=code).stdout)
     assert set(answer) == {"result_version", "command", "status", "exit_code", "data", "errors"}
     assert answer["exit_code"] == code
+    assert bool(answer["errors"]) == (answer["status"] == "error")
     return answer
 
 

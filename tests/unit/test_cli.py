@@ -1,6 +1,8 @@
 """The contract of the command line: one JSON object, the same exit code with and without it, errors with a cure."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +87,54 @@ def test_who_names_no_command_gets_the_help_as_it_is(capsys: pytest.CaptureFixtu
             "suggestion": f"{' '.join(('portfolio-ops', *words.split()))} --help",
         }
     ]
+
+
+def ended(site: Site, *words: str, stdout: int) -> tuple[int, str]:
+    """How a process ends that writes to `stdout`, and what it says of that."""
+    command = [sys.executable, "-c", "from portfolio_ops.cli.main import main; main()", "--config", str(site.file)]
+    done = subprocess.run([*command, *words], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+OUTPUTS = [
+    "--json list",
+    "list",
+    "--json show nothing",
+    "report",
+    "status",
+    "--json verify",
+    "backup daily",
+    "logs show",
+]
+
+
+@pytest.mark.parametrize("words", OUTPUTS)
+def test_output_that_cannot_be_written_is_told_and_what_was_done_is_done(site: Site, words: str) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        status, told = ended(site, *words.split(), stdout=full)
+    finally:
+        os.close(full)
+    assert status == ExitCode.FAILED
+    assert "error: the output could not be written ([Errno 28] No space left on device); what was done is done" in told
+    assert told.count("error: ") == 1
+    for fault in ("Traceback", "Exception ignored", "nothing was published"):
+        assert fault not in told
+    assert (site.backups / "daily").exists() == (words == "backup daily")
+
+
+@pytest.mark.parametrize("words", OUTPUTS)
+def test_who_has_read_enough_is_told_nothing(site: Site, words: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        status, told = ended(site, *words.split(), stdout=writing)
+    finally:
+        os.close(writing)
+    assert status == 128 + signal.SIGPIPE
+    assert "rror" not in told
+    assert "Exception" not in told
+    assert (site.backups / "daily").exists() == (words == "backup daily")
 
 
 def test_help_needs_no_site_and_loads_no_engine() -> None:
