@@ -304,17 +304,22 @@ def _path_faults(values: dict[str, Any]) -> list[str]:
     if not root.is_absolute():
         faults.append("site.root must be an absolute path")
     database, backups = root / values["site.database"], root / values["site.backups"]
-    if os.path.normpath(backups) in {os.path.normpath(root), os.path.normpath(database.parent)}:
-        faults.append("site.backups must be a folder of its own")
+    if _is_within(root, backups) or _is_within(database.parent, backups):
+        faults.append(f"site.backups must be a folder of its own, and {backups} holds the site")
+    if not Path(values["site.database"]).is_absolute() and not _is_within(database, root):
+        faults.append(f"site.database: {values['site.database']} leaves the site's root; write an absolute path")
     faults.extend(
-        f"logs.files: {log} leaves the site's root"
-        for log in values["logs.files"]
-        if not Path(os.path.normpath(root / log)).is_relative_to(os.path.normpath(root))
+        f"logs.files: {log} leaves the site's root" for log in values["logs.files"] if not _is_within(root / log, root)
     )
     if bool(values["gallery.table"]) != bool(values["gallery.name"]):
         missing = "name" if values["gallery.table"] else "table"
         faults.append(f"gallery.{missing} is missing; table and name belong together")
     return faults + _backend_faults(values)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder, or lies in it, by its words alone."""
+    return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
 
 
 def _backend_faults(values: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """The contract of the command line: one JSON object, the same exit code with and without it, errors with a cure."""
 
+import io
 import json
 import os
 import signal
@@ -152,6 +153,38 @@ def test_what_is_not_the_archive_loads_nothing_that_only_it_needs(site: Site, wo
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "'portfolio_ops.store.catalogue'" in done.stdout
     assert "'numpy'" not in done.stdout
+
+
+def test_a_check_of_the_drill_that_is_not_one_select_is_refused(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = [
+        "SELECT count(*) > 0 FROM a_table_that_is_not_here",
+        "WITH few AS (SELECT 1 LIMIT 1) SELECT a_function(column) FROM few ORDER BY 1;",
+        "VALUES (1) -- true",
+        "SELECT ';' || group_concat(body ORDER BY id) FROM comments",
+    ]
+    bad = [
+        "DELETE FROM comments",
+        "SELECT",
+        "SELECT 1; SELECT 2",
+        "WITH a AS (SELECT 1) DELETE FROM a",
+        "SELECT '",
+        "x",
+    ]
+    text = f'[site]\nroot = "{site.root}"\n[drill]\nchecks = {json.dumps([*good, *bad])}\n'
+    site.file.write_text(text)
+    status, _, err = call(capsys, "--config", str(site.file), "config", "check")
+    assert status == ExitCode.USAGE
+    refused = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert [line.partition("drill.checks ")[2].partition(" is not one SELECT: ")[0] for line in refused] == [
+        repr(each) for each in bad
+    ]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert call(capsys, "--config", str(site.file), "config", "check", "--stdin")[0] == ExitCode.USAGE
+    assert call(capsys, "--config", str(site.file), "backup", "daily")[0] == 0, "no backup fails for it"
+    site.file.write_text(text.replace(json.dumps([*good, *bad]), json.dumps(good)))
+    assert call(capsys, "--config", str(site.file), "config", "check")[0] == 0
 
 
 def test_no_help_shows_a_formatting_mark() -> None:
