@@ -88,7 +88,10 @@ def _commands() -> str:
     parts = [_head("Commands", "As `--help` shows them.")]
 
     def add(command: click.Command, parent: click.Context | None, name: str) -> None:
-        context = click.Context(command, info_name=name, parent=parent, max_content_width=_WIDTH)
+        names = cli.context_settings["help_option_names"]
+        context = click.Context(
+            command, info_name=name, parent=parent, max_content_width=_WIDTH, help_option_names=names
+        )
         context.terminal_width = _WIDTH
         parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n")
         if isinstance(command, click.Group):

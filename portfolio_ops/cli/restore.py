@@ -109,7 +109,7 @@ def database(
     require_a_way_to_stop(site, plan.target, plan.holders, running=plan.running)
     require_space(plan.target.parent, _bytes_needed(plan))
     if not _agreed(context, dry_run=dry_run, yes=yes):
-        return _not_done(context, "restore database", plan, dry_run=dry_run)
+        return _only_planned(context, "restore database", plan)
     with restore.alone(site, wait=wait) as log:
         done = restore.restore_in_place(site, plan.artifact, log, force=force, moment=moment)
     return _done(context, "restore database", plan, done, finished)
@@ -135,7 +135,7 @@ def undo(context: Context, *, dry_run: bool, yes: bool, wait: timedelta) -> Exit
     lines = [f"return to the raw files in {former.undo}"] if plan is None else _plan_lines(site, plan)
     _show(context, lines)
     if not _agreed(context, dry_run=dry_run, yes=yes):
-        return _not_done(context, "restore undo", plan, dry_run=dry_run)
+        return _only_planned(context, "restore undo", plan)
     with restore.alone(site, wait=wait) as log:
         if plan is None:
             done = restore.restore_raw(site, former, log)
@@ -185,7 +185,7 @@ def _beside(context: Context, site: Site, plan: Plan, force: str, *, dry_run: bo
     require_space(plan.target.parent, _bytes_needed(plan))
     _show(context, _plan_lines(site, plan))
     if dry_run:
-        return _not_done(context, "restore database", plan, dry_run=True)
+        return _only_planned(context, "restore database", plan)
     log = Log(site=site.name, job="restore")
     staged = restore_beside(plan.target, lambda path: stage(plan.artifact, plan.moment, path, log))
     return _done(context, "restore database", plan, Restored(staged, 0.0, "", ()))
@@ -229,7 +229,8 @@ def _plan_lines(site: Site, plan: Plan) -> list[str]:
 
 def _content(artifact: Artifact) -> str:
     rows = artifact.metadata.details.get("rows", {})
-    return f"{present.size(artifact.metadata.content.bytes)}, {sum(rows.values()):,} rows of {len(rows)} tables"
+    held = f"{present.counted(sum(rows.values()), 'row')} of {present.counted(len(rows), 'table')}"
+    return f"{present.size(artifact.metadata.content.bytes)}, {held}"
 
 
 def _show(context: Context, lines: list[str]) -> None:
@@ -240,10 +241,10 @@ def _show(context: Context, lines: list[str]) -> None:
 
 
 def _agreed(context: Context, *, dry_run: bool, yes: bool) -> bool:
-    """Ask whether to go on; where nobody can be asked, the answer must be given already.
+    """Whether it is to be done, and not only planned: ask; where nobody can be asked, it must be said already.
 
     Raises:
-        RefusedError: Nobody can be asked.
+        RefusedError: Nobody can be asked, or the answer is no.
     """
     if dry_run or yes:
         return not dry_run
@@ -251,12 +252,14 @@ def _agreed(context: Context, *, dry_run: bool, yes: bool) -> bool:
         raise RefusedError(
             "this replaces live data, and there is nobody to ask", suggestion="--yes, or --dry-run to look"
         )
-    return click.confirm("Go on?", err=True)
+    if not click.confirm("Go on?", err=True):
+        raise RefusedError("nothing was changed: the answer was no", suggestion="--dry-run looks, and does not ask")
+    return True
 
 
-def _not_done(context: Context, name: str, plan: Plan | None, *, dry_run: bool) -> ExitCode:
-    words = "nothing was changed" + (" (--dry-run)" if dry_run else "")
-    return context.finish(name, {"plan": _plan_data(plan), "done": False}, lambda: print(words))
+def _only_planned(context: Context, name: str, plan: Plan | None) -> ExitCode:
+    data = {"plan": _plan_data(plan), "done": False}
+    return context.finish(name, data, lambda: print("nothing was changed (--dry-run)"))
 
 
 def _done(context: Context, name: str, plan: Plan | None, done: Restored, finished: str = "") -> ExitCode:

@@ -119,7 +119,9 @@ def _agreed(context: Context, *, yes: bool) -> bool:
         return True
     if context.json or not sys.stdin.isatty():
         raise RefusedError("this changes live data, and nobody can be asked", suggestion="--yes, or --dry-run to look")
-    return click.confirm("Go on?", err=True)
+    if not click.confirm("Go on?", err=True):
+        raise RefusedError("nothing was changed: the answer was no", suggestion="--dry-run looks, and does not ask")
+    return True
 
 
 def _table(planned: list[Change], *, merge: bool) -> str:
@@ -167,7 +169,7 @@ def _lines(database: Path, result: _Result, staged: Staged) -> list[str]:
         lines = [f"made {database}"]
     else:
         put = sum(change.put for change in result.changes)
-        lines = [f"{put:,} rows of {len(result.changes)} tables were put in place"]
+        lines = [f"put in place: {present.counted(put, 'row')} of {present.counted(len(result.changes), 'table')}"]
     lines += [
         f"note: {change.clashes:,} rows of {change.table} were left out: another row has their unique value"
         for change in result.changes

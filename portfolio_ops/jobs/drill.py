@@ -80,7 +80,8 @@ def _rehearse(found: Rehearsal, folder: Path) -> None:
         found.failures += [
             f"the site's check failed: {why}" for why in failed_assertions(staged.path, found.site.drill.checks)
         ]
-        found.evidence.append(f"{len(found.site.drill.checks)} checks of the site's own were asked")
+        count = len(found.site.drill.checks)
+        found.evidence.append(f"{count} {'check' if count == 1 else 'checks'} of the site's own asked")
         _compare(found, staged, folder)
         staged.path.unlink()
     older = [artifact for artifact in backups.artifacts if artifact.metadata.kind.holds_database and artifact != newest]

@@ -199,6 +199,8 @@ def test_names_from_outside_cannot_move_a_terminals_cursor(site: Site, capsys: p
     call(capsys, "--config", str(site.file), "backup", "gallery", "a\x1b[2J\nb")
     _, out, _ = call(capsys, "--config", str(site.file), "list")
     _, shown, _ = call(capsys, "--config", str(site.file), "show", "latest")
+    assert {line.find(" ") for line in shown.splitlines() if line.startswith("foreign_key_violations")} == {22}
+    assert all(line[22] == " " for line in shown.splitlines()), "one column"
     assert "\x1b" not in out + shown
     assert "a\\u001b[2J\\u000ab" in shown
 

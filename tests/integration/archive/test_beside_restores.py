@@ -100,7 +100,7 @@ def test_a_restore_has_seen_to_it_as_well(stage: Stage) -> None:
     emptied(stage)
     until(lambda: len(catalogue.databases(stage.site.backups, "shop")) > 2)
     plan = stage.call("restore", "database", "--to", str(stage.folder / "x.sqlite"), "--dry-run").stdout
-    assert "0 rows of 1 tables" in plan
+    assert "0 rows of 1 table" in plan
     assert "before   the database held much more" in plan
     fuller = stage.asked("restore", "database", "--to", str(stage.folder / "x.sqlite"), "--dry-run")["data"]["plan"][
         "fuller"
