@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from portfolio_ops import setting as checks
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import ConfigurationError, NotFoundError, UsageError
 
 DIRECTORY = Path("/etc/portfolio-ops")
@@ -243,7 +244,7 @@ def parse(file: Path, content: bytes) -> Site:
     if not problems:
         problems += [f"{file}: {fault}" for fault in _path_faults(values)]
     if problems:
-        raise ConfigurationError(problems, suggestion="edit the file, then run: portfolio-ops config check")
+        raise ConfigurationError(problems, suggestion=f"edit the file, then run: {tool()} config check")
     return _site(name, file, values, settings)
 
 
@@ -380,6 +381,11 @@ def _backend(values: dict[str, Any]) -> Backend:
         )
     stop, start, status = (values[f"backend.{key}"] for key in ("stop", "start", "status"))
     return Backend(stop, start, status, "", health, patience, f"the backend (`{' '.join(stop)}`)" if stop else "")
+
+
+def options_for(file: Path) -> list[str]:
+    """What names a site's file on the command line, from any folder and for any user."""
+    return ["--site", file.stem] if file.parent == DIRECTORY else ["--config", str(file.absolute())]
 
 
 def find(config: Path | None, site: str | None) -> Path:

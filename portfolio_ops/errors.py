@@ -8,6 +8,8 @@ import os
 from enum import IntEnum, unique
 from pathlib import Path
 
+from portfolio_ops.calling import tool
+
 
 @unique
 class ExitCode(IntEnum):
@@ -135,7 +137,7 @@ def _cure_of_denial(path: object) -> str:
                 break
             return (
                 f"{each} belongs to uid {owner}, and this runs as uid {os.geteuid()}: run as its owner; or, if it"
-                " should be the site's, `portfolio-ops doctor` names the command that makes it so"
+                f" should be the site's, `{tool()} doctor` names the command that makes it so"
             )
     return "run as the site's owner; inside a unit, check ReadWritePaths= of its drop-in"
 

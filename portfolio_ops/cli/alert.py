@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from portfolio_ops import config
+from portfolio_ops import calling, config
+from portfolio_ops.calling import tool
 from portfolio_ops.cli.context import Context
 from portfolio_ops.config import Alert
 from portfolio_ops.errors import ExitCode, PortfolioOpsError, UnreachableError
@@ -28,6 +29,7 @@ def command(context: Context, unit: str, *, event: str | None) -> ExitCode:
     A failure goes into the journal, and to the receivers of [alert]. Exit code 8: one of them could not be reached.
     """
     site = unit.partition("@")[2].rsplit(".", 1)[0]
+    calling.about(["--site", site])
     log = Log(site=site, job=unit.partition("@")[0].removeprefix("portfolio-"))
     result = os.environ.get("MONITOR_SERVICE_RESULT", "unknown")
     event = event or FAILED
@@ -37,7 +39,7 @@ def command(context: Context, unit: str, *, event: str | None) -> ExitCode:
     if event == FAILED:
         status = os.environ.get("MONITOR_EXIT_STATUS", "unknown")
         if status == _NAMESPACE:
-            said = "a folder that the unit needs is missing: portfolio-ops doctor"
+            said = f"a folder that the unit needs is missing: {tool()} doctor"
         said = said or f"{result}, exit status {status}"
         log.event(
             messages.ALERT,

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import click
 
+from portfolio_ops.calling import tool
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import Wait, finish, wait_option
 from portfolio_ops.cli.context import Context
@@ -16,8 +17,6 @@ from portfolio_ops.jobs.gallery import backup_seen
 from portfolio_ops.moment import describe_moment, exact
 from portfolio_ops.restore.audit import State, audit
 from portfolio_ops.store import ended
-
-_CURE = "make a whole backup: portfolio-ops backup daily; check the kernel log for I/O errors"
 
 
 @click.group("archive")
@@ -73,7 +72,7 @@ def verify(context: Context) -> ExitCode:
     pieces, damaged = audit(site)
     log = Log(site=site.name, job="archive")
     for path, reason in damaged:
-        log.event(messages.ARTIFACT_BAD, f"The archive is damaged: {reason}", file=str(path), suggestion=_CURE)
+        log.event(messages.ARTIFACT_BAD, f"The archive is damaged: {reason}", file=str(path), suggestion=_cure())
     data = {
         "pieces": [
             {
@@ -103,7 +102,7 @@ def verify(context: Context) -> ExitCode:
 
     bad = [f"the archive is damaged: {reason}" for _, reason in damaged]
     bad += [f"lost from {exact(each.start)} on: {each.why}" for each in pieces if each.state is State.LOST]
-    failures = [VerificationError(words, suggestion=_CURE) for words in bad]
+    failures = [VerificationError(words, suggestion=_cure()) for words in bad]
     return context.finish("archive verify", data, human, failures=failures)
 
 
@@ -137,3 +136,8 @@ def base(context: Context, wait: timedelta) -> ExitCode:
 def gallery(context: Context, wait: timedelta) -> ExitCode:
     """Make the backup for the rows that the daemon has seen being added; the daemon asks for it."""
     return finish(context, "archive gallery", backup_seen(context.site(), wait=wait))
+
+
+def _cure() -> str:
+    """What makes up for what is lost."""
+    return f"make a whole backup: {tool()} backup daily; check the kernel log for I/O errors"

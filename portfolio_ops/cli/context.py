@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from portfolio_ops import config
+from portfolio_ops import calling, config
 from portfolio_ops.config import Site
 from portfolio_ops.errors import ConfigurationError, ExitCode, NotPermittedError, PortfolioOpsError
 from portfolio_ops.host.identity import act_as_owner, become_owner
@@ -55,7 +55,9 @@ class Context:
             PortfolioOpsError: No site.
         """
         file = Path(self._config_file).absolute() if self._config_file is not None else None
-        return config.find(file, self._site_name)
+        found = config.find(file, self._site_name)
+        calling.about(config.options_for(found))
+        return found
 
     def site(self) -> Site:
         """The site, this process having become the owner of its data.

@@ -12,6 +12,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from portfolio_ops import __version__
+from portfolio_ops.calling import tool
 from portfolio_ops.cli.context import Context, OutputError, envelope, messages_of, output
 from portfolio_ops.errors import ExitCode, PortfolioOpsError, UsageError, foreseen
 from portfolio_ops.host.journal import one_line, stderr_is_journal
@@ -103,7 +104,7 @@ def _unwritten(error: OutputError) -> int:
     if isinstance(error.__cause__, BrokenPipeError):
         return 128 + signal.SIGPIPE
     print(f"error: the output could not be written ({error.__cause__}); what was done is done", file=sys.stderr)
-    print("  try: another place for the output; `portfolio-ops status` tells how the jobs are", file=sys.stderr)
+    print(f"  try: another place for the output; `{tool()} status` tells how the jobs are", file=sys.stderr)
     return ExitCode.FAILED
 
 
@@ -117,7 +118,7 @@ def _answered(arguments: list[str]) -> int:
         result: Any = cli.main(args=arguments, prog_name="portfolio-ops", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort) as error:
         _print_notes(error)
-        print("interrupted; should anything be left to finish, `portfolio-ops status` tells", file=sys.stderr)
+        print(f"interrupted; should anything be left to finish, `{tool()} status` tells", file=sys.stderr)
         return 128 + signal.SIGINT
     except SystemExit as error:
         _print_notes(error)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from portfolio_ops.calling import tool
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context, output
@@ -93,8 +94,9 @@ def database(
     Times: 2025-10-14, '2025-10-14 14:30' or 'yesterday 04:00' (the host's clock), 2025-10-14T12:30:00Z,
     '2h ago', now.
     """  # noqa: D301
+    context.file()  # so that what is suggested names the site
     if (target is not None) == in_place:
-        raise UsageError("say where to: --to PATH, or --in-place", suggestion="portfolio-ops restore database --help")
+        raise UsageError("say where to: --to PATH, or --in-place", suggestion=f"{tool()} restore database --help")
     if target is not None:
         site = context.site()
         artifact, moment, later = chosen(site, reference, at, before)
@@ -150,7 +152,7 @@ def _undoing(site: Site, reference: str) -> Artifact:
     except NotFoundError as error:
         raise NotFoundError(
             f"the state before the latest restore was in {reference}, and that is gone",
-            suggestion="retention keeps it for [retention] event; another backup can be restored: portfolio-ops list",
+            suggestion=f"retention keeps it for [retention] event; another backup can be restored: {tool()} list",
         ) from error
 
 
@@ -166,7 +168,7 @@ def _finish_interrupted(context: Context, site: Site, wait: timedelta, *, dry_ru
         if dry_run and restore.interrupted(site) is not None:
             raise RefusedError(
                 "an earlier restore was interrupted, and is to be brought to its end first",
-                suggestion="portfolio-ops restore undo, or the same without --dry-run",
+                suggestion=f"{tool()} restore undo, or the same without --dry-run",
             )
         words = restore.finish_interrupted(site, log)
     if words and not context.json:
@@ -221,7 +223,7 @@ def _plan_lines(site: Site, plan: Plan) -> list[str]:
         lines += [
             ("stops", stops + well),
             ("open in", ", ".join(map(str, plan.holders)) or "no process"),
-            ("keeps", "the present state, to which `portfolio-ops restore undo` returns" if plan.exists else "nothing"),
+            ("keeps", f"the present state, to which `{tool()} restore undo` returns" if plan.exists else "nothing"),
         ]
     lines += [("foreign", each) for each in plan.foreign]
     return [f"{name:8} {present.printable(text)}" for name, text in lines]
@@ -295,7 +297,7 @@ def _done_lines(plan: Plan | None, staged: Staged | None, done: Restored) -> lis
         lines.append(f"the backend was down for {done.down_seconds:.1f} s")
     lines += [f"note: {note}" for note in done.notes]
     if done.undo:
-        lines.append("to return to the state before: portfolio-ops restore undo")
+        lines.append(f"to return to the state before: {tool()} restore undo")
     return lines
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from portfolio_ops.calling import tool
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context, output
@@ -179,5 +180,5 @@ def _lines(database: Path, result: _Result, staged: Staged) -> list[str]:
     lines += [f"note: the full-text index {name} was made anew" for name in result.searches]
     lines += [f"note: the trigger {name} of the dump was left out" for name in staged.left_out]
     if result.undo:
-        lines.append(f"to return to the rows before: portfolio-ops restore social {result.undo}")
+        lines.append(f"to return to the rows before: {tool()} restore social {result.undo}")
     return [present.printable(line) for line in lines]

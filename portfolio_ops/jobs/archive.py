@@ -11,6 +11,7 @@ from types import FrameType
 
 import apsw
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, NotFoundError, PortfolioOpsError, explained
 from portfolio_ops.host import messages
@@ -100,7 +101,7 @@ def archive_once(site: Site, *, wait: timedelta) -> None:
         process = holder_of(site.state, ARCHIVING)
         raise BusyError(
             f"the site is archived already, by {f'process {process}' if process else 'another process'}",
-            suggestion="what is committed is archived by that one: see portfolio-ops status;"
+            suggestion=f"what is committed is archived by that one: see {tool()} status;"
             " or wait until it ends with --wait 10m",
         )
     archive(site, once=True, wait=wait)
@@ -115,7 +116,7 @@ def _must_give_way(site: Site, alone: Callable[[], bool]) -> bool:
     if not alone():
         raise StateReplacedError(
             f"{site.state} was replaced while the archive ran",
-            suggestion="systemd starts it again; by hand: portfolio-ops archive run. Copy backups before you deploy",
+            suggestion=f"systemd starts it again; by hand: {tool()} archive run. Copy backups before you deploy",
         )
     return is_held(site.state, EXCHANGE)
 

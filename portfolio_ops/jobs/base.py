@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import messages
@@ -148,5 +149,5 @@ class Base:
         if self._failures:
             raise PortfolioOpsError(
                 "the base of the timeline could not be made, so none of its moments can be restored",
-                suggestion="look what it said above; `portfolio-ops backup daily` makes one as well",
+                suggestion=f"look what it said above; `{tool()} backup daily` makes one as well",
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NoRoomError, NotFoundError, PortfolioOpsError, RefusedError, foreseen
 from portfolio_ops.host import messages
@@ -190,7 +191,7 @@ def _is_put_off(found: Catalogue, log: Log) -> bool:
     log.event(
         messages.PRUNING_PUT_OFF,
         f"Nothing is pruned: nothing was made for {leap.days} days until a day ago. Is the clock right?",
-        suggestion="if it is, the runs of tomorrow prune, or at once: portfolio-ops prune --yes",
+        suggestion=f"if it is, the runs of tomorrow prune, or at once: {tool()} prune --yes",
     )
     return True
 

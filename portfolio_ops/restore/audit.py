@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, NotFoundError
 from portfolio_ops.host.timers import archive_is_off
@@ -86,7 +87,7 @@ def audit(site: Site) -> tuple[list[Piece], list[tuple[Path, str]]]:
         before = bad
     raise BusyError(
         f"the archive changed each time that it was read, {_SCANS} times",
-        suggestion="try again when no ageing runs: portfolio-ops status",
+        suggestion=f"try again when no ageing runs: {tool()} status",
     )
 
 
@@ -152,7 +153,7 @@ def _baseless(piece: Piece, *, newest: bool, begins: bool, runs: bool) -> Piece:
         State.PENDING: "the base is still to be made; start the archive",
     }[state]
     if newest and state is State.LOST:
-        why += "; begin anew with one: portfolio-ops backup daily, while the archive runs"
+        why += f"; begin anew with one: {tool()} backup daily, while the archive runs"
     return replace(piece, state=state, why=why)
 
 

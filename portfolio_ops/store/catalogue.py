@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError, UsageError
 from portfolio_ops.host.files import TEMPORARY_PREFIX
 from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind, read_artifact
@@ -113,14 +114,14 @@ def find(catalogue: Catalogue, reference: str) -> Artifact:
     """
     if reference == LATEST:
         if (newest := newest_database(catalogue)) is None:
-            raise NotFoundError("there is no database backup yet", suggestion="make one: portfolio-ops backup daily")
+            raise NotFoundError("there is no database backup yet", suggestion=f"make one: {tool()} backup daily")
         return newest
     name = Path(reference).name
     found = [artifact for artifact in catalogue.artifacts if artifact.path.name == name]
     found = found or [artifact for artifact in catalogue.artifacts if reference and artifact.id.startswith(reference)]
     found = found or [artifact for artifact in catalogue.artifacts if artifact.path.name.split(".")[0] == reference]
     if not found:
-        raise NotFoundError(f"no artifact is named {reference!r}", suggestion="see `portfolio-ops list`")
+        raise NotFoundError(f"no artifact is named {reference!r}", suggestion=f"see `{tool()} list`")
     if len(found) > 1:
         names = ", ".join(f"{artifact.id} {artifact.path.name}" for artifact in found[:4])
         raise UsageError(f"{reference!r} means several artifacts: {names}", suggestion="give more of the ID")

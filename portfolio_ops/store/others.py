@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.store.catalogue import Problem
 
 
@@ -51,7 +52,7 @@ class Others:
 def told(backups: Path, problems: Sequence[Problem]) -> list[str]:
     """What is wrong with files that are no artifacts of the site, in words: what bears another name is one of them."""
     words = [f"not an artifact: {each.reason}" for each in problems if not each.site]
-    return words + [f"{each.text}: `portfolio-ops doctor` names a cure" for each in others(backups, problems)]
+    return words + [f"{each.text}: `{tool()} doctor` names a cure" for each in others(backups, problems)]
 
 
 def others(backups: Path, problems: Sequence[Problem]) -> list[Others]:
