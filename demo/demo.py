@@ -12,9 +12,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 TOOL = Path(sys.executable).with_name("portfolio-ops")
 SITE = Path(__file__).with_name("site.py")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def say(text: str) -> None:
@@ -36,7 +39,9 @@ def demonstrate(folder: Path) -> None:
     root, config = folder / "portfolio-demo", folder / "demo.toml"
     config.write_text(f'[site]\nroot = "{root}"\n')
     say("A site: a SQLite database in WAL mode and a log, both written all the time")
-    writer = subprocess.Popen([sys.executable, SITE, root], stdout=subprocess.PIPE, text=True)
+    # In a session of its own: Ctrl-C is for us, and we end it.
+    command = [sys.executable, str(SITE), str(root)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert writer.stdout is not None
         print(writer.stdout.readline(), end="")
@@ -59,7 +64,8 @@ def demonstrate(folder: Path) -> None:
         restore(config, folder)
     finally:
         writer.send_signal(signal.SIGTERM)
-        report = writer.communicate()[0].splitlines()[-1]
+        said = writer.communicate()[0]
+    report = said.splitlines()[-1]
     say("And the site?")
     print(report)
     if json.loads(report)["errors"]:
@@ -110,11 +116,20 @@ def restore(config: Path, folder: Path) -> None:
         raise SystemExit("the restored database is not what the artifact states")
 
 
+def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001  (signal(2)'s signature)
+    """Unwind, so that all that was made goes; a second signal does not disturb that."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Run the demonstration and clean up, whatever happens."""
     for program in ("zstd", "sqlite3"):
         if shutil.which(program) is None:
             raise SystemExit(f"the demonstration needs {program}: apt-get install {program}")
+    for number in SIGNALS:
+        signal.signal(number, end)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="portfolio-ops-demo-") as name:
         demonstrate(Path(name))

@@ -21,7 +21,8 @@ _WIDTH = 100
 
 _EXITS = {
     ExitCode.OK: "All went well.",
-    ExitCode.FAILED: "It was tried and failed; nothing was published, nothing pruned. A later try may succeed.",
+    ExitCode.FAILED: "It was tried and failed; nothing was published, nothing pruned. A later try may succeed. Or its output could not be "
+    "written, which is said on stderr: then what was done is done.",
     ExitCode.USAGE: "The command line or the configuration is wrong. All faults of a file are named at once.",
     ExitCode.NOT_PERMITTED: "The user may not do this. Run it as the site's owner, or as root, which steps down.",
     ExitCode.REFUSED: "A precondition does not hold; nothing was changed.",
@@ -87,7 +88,10 @@ def _commands() -> str:
     parts = [_head("Commands", "As `--help` shows them.")]
 
     def add(command: click.Command, parent: click.Context | None, name: str) -> None:
-        context = click.Context(command, info_name=name, parent=parent, max_content_width=_WIDTH)
+        names = cli.context_settings["help_option_names"]
+        context = click.Context(
+            command, info_name=name, parent=parent, max_content_width=_WIDTH, help_option_names=names
+        )
         context.terminal_width = _WIDTH
         parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n")
         if isinstance(command, click.Group):
@@ -126,7 +130,8 @@ def _exit_codes() -> str:
     return _head(
         "Exit codes",
         "The same with and without `--json`. An unknown code is a failure. `status --nagios` uses 0, 1, 2, 3 as "
-        "monitoring plugins do. 128 + n: ended by signal n; what was not published is gone.\n\n"
+        "monitoring plugins do. 128 + n: ended by signal n; what was not published is gone. "
+        "141: who read the output has closed it (`| head`); what was done is done.\n\n"
         f"| code | | |\n|---|---|---|\n{rows}",
     )
 

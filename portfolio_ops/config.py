@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from portfolio_ops import setting as checks
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import ConfigurationError, NotFoundError, UsageError
 
 DIRECTORY = Path("/etc/portfolio-ops")
@@ -249,7 +250,7 @@ def parse(file: Path, content: bytes) -> Site:
     if not problems:
         problems += [f"{file}: {fault}" for fault in _path_faults(values)]
     if problems:
-        raise ConfigurationError(problems, suggestion="edit the file, then run: portfolio-ops config check")
+        raise ConfigurationError(problems, suggestion=f"edit the file, then run: {tool()} config check")
     return _site(name, file, values, settings)
 
 
@@ -310,17 +311,22 @@ def _path_faults(values: dict[str, Any]) -> list[str]:
     if not root.is_absolute():
         faults.append("site.root must be an absolute path")
     database, backups = root / values["site.database"], root / values["site.backups"]
-    if os.path.normpath(backups) in {os.path.normpath(root), os.path.normpath(database.parent)}:
-        faults.append("site.backups must be a folder of its own")
+    if _is_within(root, backups) or _is_within(database.parent, backups):
+        faults.append(f"site.backups must be a folder of its own, and {backups} holds the site")
+    if not Path(values["site.database"]).is_absolute() and not _is_within(database, root):
+        faults.append(f"site.database: {values['site.database']} leaves the site's root; write an absolute path")
     faults.extend(
-        f"logs.files: {log} leaves the site's root"
-        for log in values["logs.files"]
-        if not Path(os.path.normpath(root / log)).is_relative_to(os.path.normpath(root))
+        f"logs.files: {log} leaves the site's root" for log in values["logs.files"] if not _is_within(root / log, root)
     )
     if bool(values["gallery.table"]) != bool(values["gallery.name"]):
         missing = "name" if values["gallery.table"] else "table"
         faults.append(f"gallery.{missing} is missing; table and name belong together")
     return faults + _backend_faults(values)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder, or lies in it, by its words alone."""
+    return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
 
 
 def _backend_faults(values: dict[str, Any]) -> list[str]:
@@ -381,6 +387,11 @@ def _backend(values: dict[str, Any]) -> Backend:
         )
     stop, start, status = (values[f"backend.{key}"] for key in ("stop", "start", "status"))
     return Backend(stop, start, status, "", health, patience, f"the backend (`{' '.join(stop)}`)" if stop else "")
+
+
+def options_for(file: Path) -> list[str]:
+    """What names a site's file on the command line, from any folder and for any user."""
+    return ["--site", file.stem] if file.parent == DIRECTORY else ["--config", str(file.absolute())]
 
 
 def find(config: Path | None, site: str | None) -> Path:

@@ -10,6 +10,7 @@ import stat
 from enum import IntEnum, unique
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.mount import mount_of
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -109,6 +110,13 @@ class VerificationError(PortfolioOpsError):
     code = "VERIFICATION_FAILED"
 
 
+class UnreachableError(PortfolioOpsError):
+    """Who was to be told could not be reached."""
+
+    exit_code = ExitCode.REMOTE_UNREACHABLE
+    code = "REMOTE_UNREACHABLE"
+
+
 def explained(error: OSError) -> PortfolioOpsError:
     """An operating system's error as ours, with the cure where it is known."""
     where = f": {error.filename}" if error.filename else ""
@@ -154,7 +162,7 @@ def cure_of_denial(path: object) -> str:
         if status.st_uid != os.geteuid():
             return (
                 f"{each} belongs to uid {status.st_uid}, and this runs as uid {os.geteuid()}: run as its owner; or, if"
-                " it should be the site's, `portfolio-ops doctor`, as root, names the command that makes it so"
+                f" it should be the site's, `{tool()} doctor`, as root, names the command that makes it so"
             )
         if keeps_out_its_owner(status.st_mode):
             return f"its own mode keeps the owner of {each} out: chmod u+rwX {shlex.quote(str(each))}"

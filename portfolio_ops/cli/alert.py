@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
-from portfolio_ops import config
+from portfolio_ops import calling, config
+from portfolio_ops.calling import tool
 from portfolio_ops.cli.context import Context
 from portfolio_ops.config import Alert
-from portfolio_ops.errors import ExitCode, PortfolioOpsError
+from portfolio_ops.errors import ExitCode, PortfolioOpsError, UnreachableError
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
 from portfolio_ops.host.timers import status_text
@@ -28,6 +29,7 @@ def command(context: Context, unit: str, *, event: str | None) -> ExitCode:
     A failure goes into the journal, and to the receivers of [alert]. Exit code 8: one of them could not be reached.
     """
     site = unit.partition("@")[2].rsplit(".", 1)[0]
+    calling.about(["--site", site])
     log = Log(site=site, job=unit.partition("@")[0].removeprefix("portfolio-"))
     result = os.environ.get("MONITOR_SERVICE_RESULT", "unknown")
     event = event or FAILED
@@ -37,7 +39,7 @@ def command(context: Context, unit: str, *, event: str | None) -> ExitCode:
     if event == FAILED:
         status = os.environ.get("MONITOR_EXIT_STATUS", "unknown")
         if status == _NAMESPACE:
-            said = "a folder that the unit needs is missing: portfolio-ops doctor"
+            said = f"a folder that the unit needs is missing: {tool()} doctor"
         said = said or f"{result}, exit status {status}"
         log.event(
             messages.ALERT,
@@ -51,8 +53,12 @@ def command(context: Context, unit: str, *, event: str | None) -> ExitCode:
     unreached = tell(alert, Path(state) if state else None, event, unit, said) if alert is not None else []
     for why in unreached:
         log.event(messages.RECEIVER_UNREACHED, f"Nobody could be told by {why}", unit=unit)
-    code = ExitCode.REMOTE_UNREACHABLE if unreached else ExitCode.OK
-    return context.finish("alert", {"unit": unit, "event": event, "unreached": unreached}, lambda: None, code)
+    failures = [
+        UnreachableError(f"nobody could be told by {why}", suggestion="see [alert], and whether the receiver answers")
+        for why in unreached
+    ]
+    data = {"unit": unit, "event": event, "unreached": unreached}
+    return context.finish("alert", data, lambda: None, failures=failures)
 
 
 def _alert_of(site: str) -> Alert | None:

@@ -4,14 +4,15 @@ from datetime import timedelta
 
 import click
 
+from portfolio_ops.calling import tool
 from portfolio_ops.cli import present
-from portfolio_ops.cli.backup import finish, wait_option
+from portfolio_ops.cli.backup import Wait, finish, wait_option
 from portfolio_ops.cli.context import Context
-from portfolio_ops.errors import ExitCode
+from portfolio_ops.errors import ExitCode, VerificationError
 from portfolio_ops.host import messages
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import archive_health
-from portfolio_ops.jobs.archive import archive, make_base
+from portfolio_ops.jobs.archive import archive, archive_once, make_base
 from portfolio_ops.jobs.gallery import backup_seen
 from portfolio_ops.moment import describe_moment, exact
 from portfolio_ops.restore.audit import State, audit
@@ -46,15 +47,17 @@ def run(context: Context, wait: timedelta) -> ExitCode:
 
 
 @command.command("once", short_help="Archive what is committed now, and end.")
-@wait_option
+@click.option(
+    "--wait", type=Wait(), default="0", show_default=True, help="How long to wait for the end of one that runs already."
+)
 @click.pass_obj
 def once(context: Context, wait: timedelta) -> ExitCode:
     """Archive what is committed now, and end: one restore point.
 
     It goes on with the newest timeline if it can prove that nothing is missing since, and else begins one with its
-    base.
+    base. Beside one that runs, the service for example, it is refused at once: that one archives by itself.
     """
-    archive(context.site(), once=True, wait=wait)
+    archive_once(context.site(), wait=wait)
     return context.finish("archive once", {}, lambda: None)
 
 
@@ -69,8 +72,7 @@ def verify(context: Context) -> ExitCode:
     pieces, damaged = audit(site)
     log = Log(site=site.name, job="archive")
     for path, reason in damaged:
-        cure = "make a whole backup: portfolio-ops backup daily; check the kernel log for I/O errors"
-        log.event(messages.ARCHIVE_DAMAGED, f"The archive is damaged: {reason}", file=str(path), suggestion=cure)
+        log.event(messages.ARCHIVE_DAMAGED, f"The archive is damaged: {reason}", file=str(path), suggestion=_cure())
     data = {
         "pieces": [
             {
@@ -98,8 +100,10 @@ def verify(context: Context) -> ExitCode:
         ]
         print(present.table(["TIMELINE", "FROM", "TO", "STATE", "WHY"], rows) if rows else "nothing is archived yet")
 
-    bad = damaged or any(each.state is State.LOST for each in pieces)
-    return context.finish("archive verify", data, human, ExitCode.VERIFICATION_FAILED if bad else ExitCode.OK)
+    bad = [f"the archive is damaged: {reason}" for _, reason in damaged]
+    bad += [f"lost from {exact(each.start)} on: {each.why}" for each in pieces if each.state is State.LOST]
+    failures = [VerificationError(words, suggestion=_cure()) for words in bad]
+    return context.finish("archive verify", data, human, failures=failures)
 
 
 @command.command("accept", short_help="Say that the database is as it should be.")
@@ -132,3 +136,8 @@ def base(context: Context, wait: timedelta) -> ExitCode:
 def gallery(context: Context, wait: timedelta) -> ExitCode:
     """Make the backup for the rows that the daemon has seen being added; the daemon asks for it."""
     return finish(context, "archive gallery", backup_seen(context.site(), wait=wait))
+
+
+def _cure() -> str:
+    """What makes up for what is lost."""
+    return f"make a whole backup: {tool()} backup daily; check the kernel log for I/O errors"

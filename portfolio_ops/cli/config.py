@@ -43,14 +43,32 @@ def show(context: Context) -> ExitCode:
 def check(context: Context, *, stdin: bool) -> ExitCode:
     """Exit 2 with a line for every fault of the file, 0 if there is none.
 
+    The statements of [drill] checks are looked at once the rest is in order.
+
     With --stdin, exit 4 if the site would get another folder of backups, and the former one holds some of its own.
     """
     site = _next(context.file()) if stdin else context.configured()
+    _require_statements(site)
     return context.finish(
         "config check",
         {"site": site.name, "file": str(site.file)},
         lambda: print(f"{site.file} {'would be' if stdin else 'is'} in order"),
     )
+
+
+def _require_statements(site: Site) -> None:
+    """Refuse a [drill] check that cannot be one. Only here: a drill tells of it too, and no backup is to fail for it.
+
+    Raises:
+        ConfigurationError: One is none.
+    """
+    if not site.drill.checks:
+        return
+    from portfolio_ops.sqlite.assertions import faults_of_words  # noqa: PLC0415  (few sites have any)
+
+    problems = [f"{site.file}: drill.checks {fault}" for fault in faults_of_words(site.drill.checks)]
+    if problems:
+        raise ConfigurationError(problems, suggestion="write each as one SELECT that gives a true value")
 
 
 def _next(file: Path) -> Site:

@@ -1,18 +1,36 @@
 """What every command gets: the site it is about, and the one way to end."""
 
+import contextlib
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from portfolio_ops import config
+from portfolio_ops import calling, config
 from portfolio_ops.config import Site
-from portfolio_ops.errors import ExitCode, NotPermittedError
+from portfolio_ops.errors import ConfigurationError, ExitCode, NotPermittedError, PortfolioOpsError
 from portfolio_ops.host.identity import act_as_owner, become_owner
 
 RESULT_VERSION = 1
+
+
+class OutputError(Exception):
+    """What a command has to say cannot be written. No OSError: click itself ends a command whose pipe is closed."""
+
+
+@contextlib.contextmanager
+def output() -> Iterator[None]:
+    """While the block writes a result on stdout, and does nothing else that can fail.
+
+    Raises:
+        OutputError: It cannot be written; its cause is the operating system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError from error
 
 
 class Context:
@@ -37,7 +55,9 @@ class Context:
             PortfolioOpsError: No site.
         """
         file = Path(self._config_file).absolute() if self._config_file is not None else None
-        return config.find(file, self._site_name)
+        found = config.find(file, self._site_name)
+        calling.about(config.options_for(found))
+        return found
 
     def site(self) -> Site:
         """The site, this process having become the owner of its data.
@@ -61,13 +81,28 @@ class Context:
         return site
 
     def finish(
-        self, command: str, data: dict[str, Any], human: Callable[[], None], code: ExitCode = ExitCode.OK
+        self,
+        command: str,
+        data: dict[str, Any],
+        human: Callable[[], None],
+        code: ExitCode = ExitCode.OK,
+        failures: Sequence[PortfolioOpsError] = (),
     ) -> ExitCode:
-        """Show a command's result, for a program or for a person, and hand on its exit code."""
-        if self.json:
-            print(json.dumps(envelope(command, code, data, []), indent=2))
-        else:
-            human()
+        """Show a command's result, for a program or for a person, and hand on its exit code.
+
+        Args:
+            code: Where nothing failed.
+            failures: What did, the worst first, whose exit code it is. A person is told by `human`.
+
+        Raises:
+            OutputError: The result cannot be written.
+        """
+        code = failures[0].exit_code if failures else code
+        with output():
+            if self.json:
+                print(json.dumps(envelope(command, code, data, failures), indent=2))
+            else:
+                human()
         return code
 
 
@@ -81,7 +116,9 @@ def _require_roots_file(file: Path) -> None:
         )
 
 
-def envelope(command: str, code: ExitCode, data: dict[str, Any] | None, errors: list[dict[str, str]]) -> dict[str, Any]:
+def envelope(
+    command: str, code: ExitCode, data: dict[str, Any] | None, failures: Sequence[PortfolioOpsError]
+) -> dict[str, Any]:
     """The one JSON object: bytes are integers, times RFC 3339 in UTC."""
     return {
         "result_version": RESULT_VERSION,
@@ -89,5 +126,14 @@ def envelope(command: str, code: ExitCode, data: dict[str, Any] | None, errors: 
         "status": {ExitCode.OK: "ok", ExitCode.FINDINGS: "findings"}.get(code, "error"),
         "exit_code": int(code),
         "data": data,
-        "errors": errors,
+        "errors": [
+            {"code": failure.code, "message": each, "suggestion": failure.suggestion}
+            for failure in failures
+            for each in messages_of(failure)
+        ],
     }
+
+
+def messages_of(failure: PortfolioOpsError) -> list[str]:
+    """What is wrong, one thing a line."""
+    return failure.problems if isinstance(failure, ConfigurationError) else [failure.message]

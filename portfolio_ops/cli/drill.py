@@ -8,11 +8,11 @@ import click
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
-from portfolio_ops.errors import ExitCode
+from portfolio_ops.errors import ExitCode, VerificationError
 from portfolio_ops.jobs.drill import drill
-from portfolio_ops.jobs.rehearsal import FAILED, INCONCLUSIVE, PASSED
+from portfolio_ops.jobs.rehearsal import FAILED, INCONCLUSIVE
 
-_CODES = {PASSED: ExitCode.OK, FAILED: ExitCode.VERIFICATION_FAILED, INCONCLUSIVE: ExitCode.FINDINGS}
+_CURE = "find the cause before a restore is needed; make a new backup, and rehearse again"
 
 
 @click.command("drill")
@@ -36,4 +36,6 @@ def command(context: Context, wait: timedelta) -> ExitCode:
         for line in report.evidence:
             print(f"  {present.printable(line)}")
 
-    return context.finish("drill", asdict(report), human, _CODES[report.verdict])
+    code = ExitCode.FINDINGS if report.verdict == INCONCLUSIVE else ExitCode.OK
+    failures = [VerificationError(reason, suggestion=_CURE) for reason in report.reasons]
+    return context.finish("drill", asdict(report), human, code, failures if report.verdict == FAILED else ())

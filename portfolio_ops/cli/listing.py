@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
+from portfolio_ops.calling import tool
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
 from portfolio_ops.cli.listing_points import POINTS, list_points
@@ -56,7 +57,7 @@ def _list_artifacts(context: Context, kind: str | None) -> ExitCode:
 
     def human() -> None:
         rows = artifact_rows(shown, memory, now)
-        print(present.table(HEADER, rows) if rows else "nothing yet; make a backup: portfolio-ops backup daily")
+        print(present.table(HEADER, rows) if rows else f"nothing yet; make a backup: {tool()} backup daily")
         for words in told(site.backups, problems):
             click.echo(present.printable(words), err=True)
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import click
 
+from portfolio_ops.calling import tool
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
 from portfolio_ops.config import Site
@@ -56,7 +57,7 @@ def list_points(context: Context, site: Site) -> ExitCode:
 
 def _show(found: Sequence[Window], missing: Sequence[Hole], events: Sequence[Artifact], *, follows: bool) -> None:
     if not found:
-        print("no moment can be restored yet, but for whole backups: portfolio-ops list")
+        print(f"no moment can be restored yet, but for whole backups: {tool()} list")
     for window in found:
         print(f"from {describe_moment(window.first)}")
         print(f"  to {describe_moment(window.last)}")
@@ -68,7 +69,7 @@ def _show(found: Sequence[Window], missing: Sequence[Hole], events: Sequence[Art
     if found and not follows:
         print("no archiver runs now")
     elif found and max(found, key=lambda window: (window.timeline, window.last)).ends:
-        print("the archiver runs, but no later moment can be restored yet: portfolio-ops archive verify")
+        print(f"the archiver runs, but no later moment can be restored yet: {tool()} archive verify")
     elif found:
         print("the archiver runs: at any later moment it is as at the last point")
     for hole in missing:

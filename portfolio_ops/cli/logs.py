@@ -9,7 +9,7 @@ import click
 
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
-from portfolio_ops.cli.context import Context
+from portfolio_ops.cli.context import Context, output
 from portfolio_ops.cli.when import When
 from portfolio_ops.config import Site
 from portfolio_ops.errors import ExitCode, UsageError
@@ -132,6 +132,6 @@ def show(
         return context.finish("logs show", {"log": log, "archives": pieces}, lambda: None)
     out = sys.stdout.buffer
     for chunk in reader.chunks() if pattern is None else matching_lines(reader.chunks(), pattern):
-        out.write(chunk)
-    out.flush()
+        with output():
+            out.write(chunk)
     return ExitCode.OK

@@ -9,10 +9,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from portfolio_ops import __version__
-from portfolio_ops.cli.context import Context, envelope
-from portfolio_ops.errors import ConfigurationError, ExitCode, PortfolioOpsError, UsageError, foreseen
+from portfolio_ops.calling import tool
+from portfolio_ops.cli.context import Context, OutputError, envelope, messages_of, output
+from portfolio_ops.errors import ExitCode, PortfolioOpsError, UsageError, foreseen
 from portfolio_ops.host.interrupted import interrupted_by
 from portfolio_ops.host.journal import one_line, stderr_is_journal
 
@@ -89,11 +91,32 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run one command; errors become one message (or one JSON object) and an exit code."""
     try:
-        result: Any = cli.main(args=arguments, prog_name="portfolio-ops", standalone_mode=False)
-    except BrokenPipeError:
-        # The reader (head, less) has enough. Python would complain again while flushing at exit.
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        code = _answered(arguments)
+        with output():
+            print(end="", flush=True)
+    except OutputError as error:
+        return _unwritten(error)
+    return code
+
+
+def _unwritten(error: OutputError) -> int:
+    """End a command whose output could not be written: who reads it (head, less) has enough, or the disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at exit, and says so
+    if isinstance(error.__cause__, BrokenPipeError):
         return 128 + signal.SIGPIPE
+    print(f"error: the output could not be written ({error.__cause__}); what was done is done", file=sys.stderr)
+    print(f"  try: another place for the output; `{tool()} status` tells how the jobs are", file=sys.stderr)
+    return ExitCode.FAILED
+
+
+def _answered(arguments: list[str]) -> int:
+    """Run one command, and tell what it could not do; gives its exit code.
+
+    Raises:
+        OutputError: What it has to say cannot be written.
+    """
+    try:
+        result: Any = cli.main(args=arguments, prog_name="portfolio-ops", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort) as error:
         _print_notes(error)
         _print_end(interrupted_by(error) or interrupted_by(error.__cause__) or "interrupted")
@@ -103,6 +126,9 @@ def run(arguments: list[str]) -> int:
         _print_end(interrupted_by(error))
         raise
     except Exception as error:
+        if isinstance(error, NoArgsIsHelpError) and "--json" not in arguments:
+            print(error.message, file=sys.stderr)  # the help: no result, and a script that forgot a word must fail
+            return ExitCode.USAGE
         if (failure := _as_ours(error)) is None:
             raise
         _print_notes(error)
@@ -125,17 +151,16 @@ def _print_notes(error: BaseException) -> None:
 def _print_end(words: str) -> None:
     """That it was ended from outside, if it was: nobody is left to wonder whether all was done."""
     if words:
-        print(f"{words}; should anything be left to finish, `portfolio-ops status` tells", file=sys.stderr)
+        print(f"{words}; should anything be left to finish, `{tool()} status` tells", file=sys.stderr)
 
 
 def _failed(arguments: list[str], failure: PortfolioOpsError) -> int:
     """Report a failure, for a program or for a person, and return its exit code."""
-    messages = failure.problems if isinstance(failure, ConfigurationError) else [failure.message]
     if "--json" in arguments:
-        rows = [{"code": failure.code, "message": each, "suggestion": failure.suggestion} for each in messages]
-        print(json.dumps(envelope(_command_words(arguments), failure.exit_code, None, rows), indent=2))
+        with output():
+            print(json.dumps(envelope(_command_words(arguments), failure.exit_code, None, [failure]), indent=2))
     elif not failure.reported:
-        for each in messages:
+        for each in messages_of(failure):
             print(f"error: {one_line(each)}", file=sys.stderr)
     # A job's failure is in the journal already, its cure in a field; there it needs no second line.
     if failure.suggestion and not (failure.reported and stderr_is_journal()) and "--json" not in arguments:
@@ -148,7 +173,8 @@ def _as_ours(error: Exception) -> PortfolioOpsError | None:
     if not isinstance(error, click.ClickException):
         return foreseen(error)
     path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "portfolio-ops"
-    return UsageError(error.format_message(), suggestion=f"{path} --help")
+    what = "Missing command." if isinstance(error, NoArgsIsHelpError) else error.format_message()
+    return UsageError(what, suggestion=f"{path} --help")
 
 
 def _command_words(arguments: list[str]) -> str:
@@ -159,5 +185,5 @@ def _command_words(arguments: list[str]) -> str:
             next(words, None)
         elif word in COMMANDS:
             subcommand = next(words, "")
-            return f"{word} {subcommand}" if word in _GROUPS and not subcommand.startswith("-") else word
+            return f"{word} {subcommand}".rstrip() if word in _GROUPS and not subcommand.startswith("-") else word
     return ""

@@ -31,6 +31,11 @@ def span(delta: timedelta) -> str:
     return f"{minutes} min" if minutes else f"{seconds} s"
 
 
+def counted(number: int, thing: str) -> str:
+    """So many of something whose plural ends in s: `1 table`, `2,000 tables`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def ago(moment: datetime, now: datetime) -> str:
     """How long ago a moment is, or how far ahead; one that came while we looked is now."""
     return f"in {span(moment - now)}" if moment - now >= _NOW else f"{span(max(now - moment, timedelta()))} ago"

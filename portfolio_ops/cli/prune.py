@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from portfolio_ops.cli import present
+from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
 from portfolio_ops.errors import ExitCode
 from portfolio_ops.jobs.expire import expired_increments, prune_increments
@@ -17,8 +18,9 @@ from portfolio_ops.store.artifact import Kind
 @click.command("prune")
 @click.option("--explain", is_flag=True, help="Name what is kept too, with the reason for each.")
 @click.option("--yes", is_flag=True, help="Delete. Without it nothing is changed.")
+@wait_option
 @click.pass_obj
-def command(context: Context, explain: bool, yes: bool) -> ExitCode:
+def command(context: Context, *, explain: bool, yes: bool, wait: timedelta) -> ExitCode:
     """Say what retention would delete, and why; with --yes, delete it.
 
     The jobs do this by themselves after each success; this is for looking, and for after a change of [retention].
@@ -28,8 +30,8 @@ def command(context: Context, explain: bool, yes: bool) -> ExitCode:
     verdicts = keeping.verdicts(site, found.artifacts, datetime.now(UTC))
     # On a full disk there may be no room for the lock of a kind of which there is nothing.
     there = {kind for kind in Kind if (site.backups / kind.folder).is_dir()} if yes else set()
-    pruned = [each for job in JOBS if job.kind in there for each in prune_kind(site, job, wait=timedelta())]
-    archived = prune_increments(site, wait=timedelta()) if Kind.WAL in there else []
+    pruned = [each for job in JOBS if job.kind in there for each in prune_kind(site, job, wait=wait)]
+    archived = prune_increments(site, wait=wait) if Kind.WAL in there else []
     increments = archived if yes else expired_increments(site, datetime.now(UTC))
     data = {
         "verdicts": [

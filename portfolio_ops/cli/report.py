@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
+from portfolio_ops.calling import tool
 from portfolio_ops.cli import listing, status
 from portfolio_ops.cli.context import Context
 from portfolio_ops.cli.page import Lane, heading, items, page, table, timeline, verdict
@@ -35,8 +36,9 @@ def command(context: Context) -> ExitCode:
     Example:
       portfolio-ops report > shop.html
     """  # noqa: D301
+    context.file()  # so that what is suggested names the site
     if not context.json and sys.stdout.isatty():
-        raise UsageError("the page is for a file, not for a terminal", suggestion="portfolio-ops report > report.html")
+        raise UsageError("the page is for a file, not for a terminal", suggestion=f"{tool()} report > report.html")
     site, now = context.site(), datetime.now(UTC)
     found, scanned = health.assess(site, now), catalogue.scan(site.backups, site.name)
     windows = points.windows(site)

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from portfolio_ops.calling import tool
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
-from portfolio_ops.cli.context import Context
+from portfolio_ops.cli.context import Context, output
 from portfolio_ops.cli.restore_moment import chosen
 from portfolio_ops.cli.restore_moment import data as moment_data
 from portfolio_ops.cli.restore_moment import lines as moment_lines
@@ -93,8 +94,9 @@ def database(
     Times: 2025-10-14, '2025-10-14 14:30' or 'yesterday 04:00' (the host's clock), 2025-10-14T12:30:00Z,
     '2h ago', now.
     """  # noqa: D301
+    context.file()  # so that what is suggested names the site
     if (target is not None) == in_place:
-        raise UsageError("say where to: --to PATH, or --in-place", suggestion="portfolio-ops restore database --help")
+        raise UsageError("say where to: --to PATH, or --in-place", suggestion=f"{tool()} restore database --help")
     if target is not None:
         site = context.site()
         artifact, moment, later = chosen(site, reference, at, before)
@@ -109,7 +111,7 @@ def database(
     require_a_way_to_stop(site, plan.target, plan.holders, running=plan.running)
     require_space(plan.target.parent, _bytes_needed(plan))
     if not _agreed(context, dry_run=dry_run, yes=yes):
-        return _not_done(context, "restore database", plan, dry_run=dry_run)
+        return _only_planned(context, "restore database", plan)
     with restore.alone(site, wait=wait) as log:
         done = restore.restore_in_place(site, plan.artifact, log, force=force, moment=moment)
     return _done(context, "restore database", plan, done, finished)
@@ -135,7 +137,7 @@ def undo(context: Context, *, dry_run: bool, yes: bool, wait: timedelta) -> Exit
     lines = [f"return to the raw files in {former.undo}"] if plan is None else _plan_lines(site, plan)
     _show(context, lines)
     if not _agreed(context, dry_run=dry_run, yes=yes):
-        return _not_done(context, "restore undo", plan, dry_run=dry_run)
+        return _only_planned(context, "restore undo", plan)
     with restore.alone(site, wait=wait) as log:
         if plan is None:
             done = restore.restore_raw(site, former, log)
@@ -150,7 +152,7 @@ def _undoing(site: Site, reference: str) -> Artifact:
     except NotFoundError as error:
         raise NotFoundError(
             f"the state before the latest restore was in {reference}, and that is gone",
-            suggestion="retention keeps it for [retention] event; another backup can be restored: portfolio-ops list",
+            suggestion=f"retention keeps it for [retention] event; another backup can be restored: {tool()} list",
         ) from error
 
 
@@ -166,7 +168,7 @@ def _finish_interrupted(context: Context, site: Site, wait: timedelta, *, dry_ru
         if dry_run and restore.interrupted(site) is not None:
             raise RefusedError(
                 "an earlier restore was interrupted, and is to be brought to its end first",
-                suggestion="portfolio-ops restore undo, or the same without --dry-run",
+                suggestion=f"{tool()} restore undo, or the same without --dry-run",
             )
         words = restore.finish_interrupted(site, log)
     if words and not context.json:
@@ -185,7 +187,7 @@ def _beside(context: Context, site: Site, plan: Plan, force: str, *, dry_run: bo
     require_space(plan.target.parent, _bytes_needed(plan))
     _show(context, _plan_lines(site, plan))
     if dry_run:
-        return _not_done(context, "restore database", plan, dry_run=True)
+        return _only_planned(context, "restore database", plan)
     log = Log(site=site.name, job="restore")
     staged = restore_beside(plan.target, lambda path: stage(plan.artifact, plan.moment, path, log))
     return _done(context, "restore database", plan, Restored(staged, 0.0, "", ()))
@@ -222,7 +224,7 @@ def _plan_lines(site: Site, plan: Plan) -> list[str]:
         lines += [
             ("stops", stops + well),
             ("open in", ", ".join(map(str, plan.holders)) or "no process"),
-            ("keeps", "the present state, to which `portfolio-ops restore undo` returns" if plan.exists else "nothing"),
+            ("keeps", f"the present state, to which `{tool()} restore undo` returns" if plan.exists else "nothing"),
         ]
     lines += [("foreign", each) for each in plan.foreign]
     return [f"{name:8} {present.printable(text)}" for name, text in lines]
@@ -230,20 +232,22 @@ def _plan_lines(site: Site, plan: Plan) -> list[str]:
 
 def _content(artifact: Artifact) -> str:
     rows = artifact.metadata.details.get("rows", {})
-    return f"{present.size(artifact.metadata.content.bytes)}, {sum(rows.values()):,} rows of {len(rows)} tables"
+    held = f"{present.counted(sum(rows.values()), 'row')} of {present.counted(len(rows), 'table')}"
+    return f"{present.size(artifact.metadata.content.bytes)}, {held}"
 
 
 def _show(context: Context, lines: list[str]) -> None:
     """Show the plan to a person."""
     if not context.json:
-        print("\n".join(lines), flush=True)
+        with output():
+            print("\n".join(lines), flush=True)
 
 
 def _agreed(context: Context, *, dry_run: bool, yes: bool) -> bool:
-    """Ask whether to go on; where nobody can be asked, the answer must be given already.
+    """Whether it is to be done, and not only planned: ask; where nobody can be asked, it must be said already.
 
     Raises:
-        RefusedError: Nobody can be asked.
+        RefusedError: Nobody can be asked, or the answer is no.
     """
     if dry_run or yes:
         return not dry_run
@@ -251,12 +255,14 @@ def _agreed(context: Context, *, dry_run: bool, yes: bool) -> bool:
         raise RefusedError(
             "this replaces live data, and there is nobody to ask", suggestion="--yes, or --dry-run to look"
         )
-    return click.confirm("Go on?", err=True)
+    if not click.confirm("Go on?", err=True):
+        raise RefusedError("nothing was changed: the answer was no", suggestion="--dry-run looks, and does not ask")
+    return True
 
 
-def _not_done(context: Context, name: str, plan: Plan | None, *, dry_run: bool) -> ExitCode:
-    words = "nothing was changed" + (" (--dry-run)" if dry_run else "")
-    return context.finish(name, {"plan": _plan_data(plan), "done": False}, lambda: print(words))
+def _only_planned(context: Context, name: str, plan: Plan | None) -> ExitCode:
+    data = {"plan": _plan_data(plan), "done": False}
+    return context.finish(name, data, lambda: print("nothing was changed (--dry-run)"))
 
 
 def _done(context: Context, name: str, plan: Plan | None, done: Restored, finished: str = "") -> ExitCode:
@@ -292,7 +298,7 @@ def _done_lines(plan: Plan | None, staged: Staged | None, done: Restored) -> lis
         lines.append(f"the backend was down for {done.down_seconds:.1f} s")
     lines += [f"note: {note}" for note in done.notes]
     if done.undo:
-        lines.append("to return to the state before: portfolio-ops restore undo")
+        lines.append(f"to return to the state before: {tool()} restore undo")
     return lines
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
+from portfolio_ops.calling import tool
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
-from portfolio_ops.cli.context import Context
+from portfolio_ops.cli.context import Context, output
 from portfolio_ops.config import Site
 from portfolio_ops.errors import ExitCode, NotFoundError, RefusedError, UsageError
 from portfolio_ops.host.files import open_regular
@@ -69,9 +70,10 @@ def social(
         database = into or site.database
         planned = job.compared(database, staged)
         if not context.json:
-            print(f"from {source.path.name} into {database}" + (", keeping what is there" if merge else ""))
-            print(_table(planned, merge=merge))
-            print("".join(f"note: {note}\n" for note in _plan_notes(planned)), end="")
+            with output():
+                print(f"from {source.path.name} into {database}" + (", keeping what is there" if merge else ""))
+                print(_table(planned, merge=merge))
+                print("".join(f"note: {note}\n" for note in _plan_notes(planned)), end="", flush=True)
         if dry_run or not _agreed(context, yes=yes):
             return _finished(context, database, _Result(tuple(planned)), staged)
         if into is not None:
@@ -118,7 +120,9 @@ def _agreed(context: Context, *, yes: bool) -> bool:
         return True
     if context.json or not sys.stdin.isatty():
         raise RefusedError("this changes live data, and nobody can be asked", suggestion="--yes, or --dry-run to look")
-    return click.confirm("Go on?", err=True)
+    if not click.confirm("Go on?", err=True):
+        raise RefusedError("nothing was changed: the answer was no", suggestion="--dry-run looks, and does not ask")
+    return True
 
 
 def _table(planned: list[Change], *, merge: bool) -> str:
@@ -166,7 +170,7 @@ def _lines(database: Path, result: _Result, staged: Staged) -> list[str]:
         lines = [f"made {database}"]
     else:
         put = sum(change.put for change in result.changes)
-        lines = [f"{put:,} rows of {len(result.changes)} tables were put in place"]
+        lines = [f"put in place: {present.counted(put, 'row')} of {present.counted(len(result.changes), 'table')}"]
     lines += [
         f"note: {change.clashes:,} rows of {change.table} were left out: another row has their unique value"
         for change in result.changes
@@ -176,5 +180,5 @@ def _lines(database: Path, result: _Result, staged: Staged) -> list[str]:
     lines += [f"note: the full-text index {name} was made anew" for name in result.searches]
     lines += [f"note: the trigger {name} of the dump was left out" for name in staged.left_out]
     if result.undo:
-        lines.append(f"to return to the rows before: portfolio-ops restore social {result.undo}")
+        lines.append(f"to return to the rows before: {tool()} restore social {result.undo}")
     return [present.printable(line) for line in lines]

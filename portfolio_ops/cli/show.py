@@ -40,7 +40,8 @@ def command(context: Context, reference: str) -> ExitCode:
             (key, value if isinstance(value, str) else json.dumps(value))
             for key, value in sorted(artifact.metadata.details.items())
         ]
+        width = max(len(key) for key, _ in rows)
         for key, value in rows:
-            print(f"{key:14} {present.printable(value)}")
+            print(f"{key:{width}} {present.printable(value)}")
 
     return context.finish("show", data, human)

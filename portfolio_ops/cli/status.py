@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from portfolio_ops.calling import tool
 from portfolio_ops.cli import present
 from portfolio_ops.cli.context import Context
 from portfolio_ops.config import Site
@@ -151,7 +152,7 @@ def _job_data(each: JobHealth, now: datetime) -> dict[str, Any]:
 def _drilled(found: Health, now: datetime) -> str:
     report = found.drill
     if report is None:
-        return "never; rehearse a restore with: portfolio-ops drill"
+        return f"never; rehearse a restore with: {tool()} drill"
     seconds = report.recovery_seconds
     took = "" if seconds is None else f", the newest backup was back within {seconds:.1f} s"
     return f"{report.verdict}, {present.ago(datetime.fromisoformat(report.at), now)}{took}"
@@ -161,7 +162,7 @@ def _described(window: Reach | None) -> str:
     if window is None:
         return "no moment can be restored yet, but for whole backups"
     holes = "1 hole" if window.holes == 1 else f"{window.holes} holes"
-    gaps = f", but for {holes}: portfolio-ops list points" if window.holes else ""
+    gaps = f", but for {holes}: {tool()} list points" if window.holes else ""
     return f"any moment from {local(window.first)} to {local(window.last)}{gaps}"
 
 

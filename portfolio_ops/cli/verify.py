@@ -3,6 +3,7 @@
 import math
 import random
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 
 import click
@@ -10,8 +11,8 @@ import click
 from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context
-from portfolio_ops.errors import ExitCode, UsageError
-from portfolio_ops.jobs.verify import Found, newest_of_each_kind, put_away_damaged, verify
+from portfolio_ops.errors import ExitCode, PortfolioOpsError, UsageError, VerificationError
+from portfolio_ops.jobs.verify import Found, Verdict, newest_of_each_kind, put_away_damaged, verify
 from portfolio_ops.store import catalogue
 from portfolio_ops.store.artifact import Artifact
 from portfolio_ops.store.catalogue import Catalogue
@@ -82,10 +83,19 @@ def command(
         for words in told(site.backups, problems):
             click.echo(present.printable(words), err=True)
 
-    found_all = {verdict.found for verdict in verdicts}
-    code = ExitCode.FAILED if Found.UNKNOWN in found_all else ExitCode.OK
-    code = ExitCode.VERIFICATION_FAILED if problems or Found.BAD in found_all else code
-    return context.finish("verify", data, human, code)
+    strange = [VerificationError(words, suggestion="look what it is") for words in told(site.backups, problems)]
+    failures = [*_failures(verdicts, Found.BAD), *strange, *_failures(verdicts, Found.UNKNOWN)]
+    return context.finish("verify", data, human, failures=failures)
+
+
+def _failures(verdicts: Sequence[Verdict], found: Found) -> list[PortfolioOpsError]:
+    """What is wrong with those of which this was found."""
+    chosen = [(verdict.artifact.path.name, verdict.why) for verdict in verdicts if verdict.found is found]
+    if found is Found.BAD:
+        cure = "make a new backup; find the cause: the kernel log (journalctl -k) tells of faults of the disk"
+        return [VerificationError(f"{name} is bad: {why}", suggestion=cure) for name, why in chosen]
+    cure = "that says nothing of it: mend the cause, and verify it again"
+    return [PortfolioOpsError(f"{name} could not be read: {why}", suggestion=cure) for name, why in chosen]
 
 
 def _chosen(found: Catalogue, references: tuple[str, ...], *, everything: bool, share: float | None) -> list[Artifact]:

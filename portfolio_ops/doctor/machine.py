@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.doctor.finding import Finding, advice, fault, ok
 from portfolio_ops.errors import PortfolioOpsError
@@ -60,7 +61,7 @@ def _room(site: Site, found: catalogue.Catalogue) -> Finding:
     room = f"{free:,} bytes beyond the reserve" if free >= 0 else f"{-free:,} bytes short of the reserve"
     words = f"{room}; backups will grow by {coming:,}, a check of one takes {staging:,}"
     if free < coming + staging:
-        return fault("room", words, "enlarge the volume, or shorten [retention] daily; see `prune --explain`")
+        return fault("room", words, f"enlarge the volume, or shorten [retention] daily; see `{tool()} prune --explain`")
     return ok("room", words)
 
 
@@ -173,7 +174,7 @@ def _runs(assessed: Health, told: Collection[str]) -> Iterator[Finding]:
     """What `status` finds, but for the backend, which is asked here anyhow, and for what is told already."""
     findings = [each for each in assessed.findings if not each.startswith(("the backend is not well", *told))]
     for each in findings:
-        yield fault("runs", each, "portfolio-ops status; journalctl -u 'portfolio-*'")
+        yield fault("runs", each, f"{tool()} status; journalctl -u 'portfolio-*'")
     if not findings:
         yield ok("runs", "no job is late or has failed")
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import NoRoomError, NotFoundError, NotPermittedError, RefusedError, cure_of_denial
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -285,5 +286,5 @@ def require_space(path: Path, needed: int) -> None:
     if free - reserve < needed:
         raise NoRoomError(
             f"{path} has {free:,} bytes free; this run may need {needed:,} and leaves {reserve:,} to the site",
-            suggestion="free some space or enlarge the volume; `portfolio-ops prune --explain` shows what is kept",
+            suggestion=f"free some space or enlarge the volume; `{tool()} prune --explain` shows what is kept",
         )

@@ -11,8 +11,9 @@ from types import FrameType
 
 import apsw
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
-from portfolio_ops.errors import NotFoundError, PortfolioOpsError, explained
+from portfolio_ops.errors import BusyError, NotFoundError, PortfolioOpsError, explained
 from portfolio_ops.host import messages
 from portfolio_ops.host.inotify import Watch
 from portfolio_ops.host.journal import Log, notify
@@ -20,7 +21,7 @@ from portfolio_ops.jobs.database import back_up
 from portfolio_ops.jobs.follow import Follower
 from portfolio_ops.jobs.follow_pages import PageFollower
 from portfolio_ops.jobs.following import Orders
-from portfolio_ops.jobs.run import BASE, Outcome, run_job
+from portfolio_ops.jobs.run import BASE, Outcome, run_job, waiting
 from portfolio_ops.sqlite.connection import explained as explained_by_sqlite
 from portfolio_ops.sqlite.lineage import TimelineEndedError
 from portfolio_ops.sqlite.look import has_wal, opened
@@ -29,7 +30,7 @@ from portfolio_ops.sqlite.place import located
 from portfolio_ops.sqlite.tail import DamagedWalError
 from portfolio_ops.store import runs, timeline
 from portfolio_ops.store.ended import Ended, note
-from portfolio_ops.store.lock import ARCHIVING, EXCHANGE, PINNED, held, is_held
+from portfolio_ops.store.lock import ARCHIVING, EXCHANGE, PINNED, held, holder_of, is_held
 
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _POLL = 0.2
@@ -53,7 +54,7 @@ def archive(site: Site, *, once: bool, wait: timedelta) -> None:
     """
     log, orders = Log(site=site.name, job="archive"), Orders()
     with (
-        held(site.state, ARCHIVING, wait=wait, on_wait=lambda _: None) as alone,
+        held(site.state, ARCHIVING, wait=wait, on_wait=waiting(log, "the archive")) as alone,
         Watch() as watch,
         _stopping(orders, watch),
     ):
@@ -89,6 +90,23 @@ def archive(site: Site, *, once: bool, wait: timedelta) -> None:
                 failures += 1
 
 
+def archive_once(site: Site, *, wait: timedelta) -> None:
+    """Archive what is committed now; beside one that runs there is nothing to do, and to wait for a service has no end.
+
+    Raises:
+        BusyError: One runs, and longer than `wait`.
+        PortfolioOpsError: As `archive`.
+    """
+    if not wait and is_held(site.state, ARCHIVING):
+        process = holder_of(site.state, ARCHIVING)
+        raise BusyError(
+            f"the site is archived already, by {f'process {process}' if process else 'another process'}",
+            suggestion=f"what is committed is archived by that one: see {tool()} status;"
+            " or wait until it ends with --wait 10m",
+        )
+    archive(site, once=True, wait=wait)
+
+
 def _must_give_way(site: Site, alone: Callable[[], bool]) -> bool:
     """Whether a restore waits to exchange the database.
 
@@ -98,7 +116,7 @@ def _must_give_way(site: Site, alone: Callable[[], bool]) -> bool:
     if not alone():
         raise StateReplacedError(
             f"{site.state} was replaced while the archive ran",
-            suggestion="systemd starts it again; by hand: portfolio-ops archive run. Copy backups before you deploy",
+            suggestion=f"systemd starts it again; by hand: {tool()} archive run. Copy backups before you deploy",
         )
     return is_held(site.state, EXCHANGE)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.timers import archive_is_off
@@ -79,12 +80,10 @@ def endings(site: Site) -> list[str]:
     words, known = [], windows(site)
     for each in found:
         last = last_before(known, each.at)
-        command = (
-            "portfolio-ops list" if last is None else f"portfolio-ops restore database --at {exact(last)} --to FILE"
-        )
+        command = f"{tool()} list" if last is None else f"{tool()} restore database --at {exact(last)} --to FILE"
         words.append(
             f"{each.why} (found {local(each.at)}): look at what the database holds now. The last state before:"
-            f" {command}. If all is as it should be: portfolio-ops archive accept"
+            f" {command}. If all is as it should be: {tool()} archive accept"
         )
     return words
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host import messages
@@ -27,8 +28,6 @@ _PAUSES = (10.0, 60.0, 600.0)
 _LOOK_AGAIN = 0.5
 _ASK_AGAIN = 60.0
 """Seconds after which it is asked again whether a base that was there is there still."""
-
-_CURE = "why is told just before this; `portfolio-ops backup daily` makes one as well, or says what to do"
 
 
 class Leads:
@@ -127,7 +126,7 @@ class Base:
                 messages.ARCHIVE_FAILED,
                 "The base of the timeline could not be made"
                 f" (exit code {self._process.returncode}); again in {pause:.0f} s",
-                suggestion=_CURE,
+                suggestion=_cure(),
             )
         self._process = None
 
@@ -153,5 +152,9 @@ class Base:
         if self._failures:
             raise PortfolioOpsError(
                 "the base of the timeline could not be made, so none of its moments can be restored",
-                suggestion=_CURE,
+                suggestion=_cure(),
             )
+
+
+def _cure() -> str:
+    return f"why is told just before this; `{tool()} backup daily` makes one as well, or says what to do"

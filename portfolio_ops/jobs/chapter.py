@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.host.files import free_bytes, reserve_bytes
@@ -134,6 +135,6 @@ def require_room(backups: Path) -> None:
     if free_bytes(backups) < reserve_bytes(backups):
         raise PortfolioOpsError(
             f"the disk of {backups} has come to the reserve that is left to the site",
-            suggestion="free some space: `portfolio-ops prune --explain` shows what may go, `prune --yes` deletes it;"
+            suggestion=f"free some space: `{tool()} prune --explain` shows what may go, with --yes it deletes that;"
             " or shorten [retention]. The archive goes on by itself then, with a fresh base",
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, cast
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, RefusedError
 from portfolio_ops.host import messages
@@ -118,7 +119,7 @@ def _require_content(site: Site, image: Snapshot) -> None:
     if not image.pages:
         raise RefusedError(
             f"{site.database} is empty: it holds no table, not even a header",
-            suggestion="if it should hold something: `portfolio-ops restore database latest --in-place`;"
+            suggestion=f"if it should hold something: `{tool()} restore database latest --in-place`;"
             " if not yet, this passes with the site's first write",
         )
 

@@ -18,7 +18,7 @@ from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs.drill_archive import rehearse_archive
 from portfolio_ops.jobs.drill_report import Report, write
 from portfolio_ops.jobs.rehearsal import FAILED, PASSED, Rehearsal, words
-from portfolio_ops.jobs.run import DAILY, DRILL
+from portfolio_ops.jobs.run import DAILY, DRILL, waiting
 from portfolio_ops.jobs.scratch import scratch_folder
 from portfolio_ops.jobs.verify import condemn
 from portfolio_ops.restore.compare import compare
@@ -43,7 +43,7 @@ def drill(site: Site, *, wait: timedelta) -> Report:
         OSError: The record cannot be written.
     """
     log, began = Log(site=site.name, job=DRILL.name), time.monotonic()
-    with held(site.state, DRILL.name, wait=wait, on_wait=lambda _: None):
+    with held(site.state, DRILL.name, wait=wait, on_wait=waiting(log, DRILL.name)):
         found = Rehearsal(site, log)
         try:
             runs.begin(site.state, DRILL.name)
@@ -96,7 +96,8 @@ def _rehearse(found: Rehearsal, folder: Path) -> None:
         found.failures += [
             f"the site's check failed: {why}" for why in failed_assertions(staged.path, found.site.drill.checks)
         ]
-        found.evidence.append(f"{len(found.site.drill.checks)} checks of the site's own were asked")
+        count = len(found.site.drill.checks)
+        found.evidence.append(f"{count} {'check' if count == 1 else 'checks'} of the site's own asked")
         _compare(found, staged, folder)
         staged.path.unlink()
     older = [artifact for artifact in backups.artifacts if artifact.metadata.kind.holds_database and artifact != newest]

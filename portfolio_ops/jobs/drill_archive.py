@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import apsw
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError, VerificationError
 from portfolio_ops.jobs.rehearsal import Rehearsal, words
 from portfolio_ops.moment import exact
@@ -25,7 +26,6 @@ from portfolio_ops.sqlite.content import content_sha256
 from portfolio_ops.store import timeline
 
 _Result = TypeVar("_Result")
-_CURE = "make a whole backup now (portfolio-ops backup daily), then look what `portfolio-ops archive verify` says"
 
 
 def rehearse_archive(found: Rehearsal, folder: Path, since: datetime) -> None:
@@ -59,7 +59,7 @@ def _tried(found: Rehearsal, work: Callable[[], _Result]) -> _Result | None:
             return work()
         except (PortfolioOpsError, OSError, apsw.Error) as error:
             if last and isinstance(error, VerificationError | NotFoundError):
-                found.failures.append(f"the archive: {words(error)}; {_CURE}")
+                found.failures.append(f"the archive: {words(error)}; {_cure()}")
             elif last:
                 found.doubts.append(f"the archive could not be tried: {words(error)}")
     return None
@@ -72,7 +72,7 @@ def _read_back(found: Rehearsal, since: datetime) -> None:
     if result is None:
         return
     pieces, damaged = result
-    found.failures += [f"{reason}; {_CURE}" for _, reason in damaged]
+    found.failures += [f"{reason}; {_cure()}" for _, reason in damaged]
     lost = [piece for piece in pieces if piece.state is State.LOST]
     for piece in lost:
         told = f"moments from {exact(piece.start)} on are lost: {piece.why}"
@@ -137,5 +137,10 @@ def _compare(found: Rehearsal, witness: Witness, folder: Path) -> bool:
     if same:
         found.evidence.append(f"{by} lead to what {name} holds, {sum(staged.facts.rows.values()):,} rows")
     else:
-        found.failures.append(f"{by} lead to another content than {name} holds: one of them is wrong; {_CURE}")
+        found.failures.append(f"{by} lead to another content than {name} holds: one of them is wrong; {_cure()}")
     return same
+
+
+def _cure() -> str:
+    """What brings the archive in order, and proves it."""
+    return f"make a whole backup now ({tool()} backup daily), then look what `{tool()} archive verify` says"

@@ -14,6 +14,7 @@ from typing import Any
 
 import apsw
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError, foreseen
 from portfolio_ops.host import backend, messages
@@ -37,7 +38,6 @@ _LETS_GO_WITHIN = 15.0
 _POLL = 0.1
 _MAY_GO_ON = (backend.UnfinishedError, KeyboardInterrupt, SystemExit)
 """After these, a stop may still stop the backend when it has been found running."""
-_FINISH = "mend the cause, then run `portfolio-ops restore undo`: it finishes this first"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _kept(site: Site, record: Record, log: Log) -> tuple[str, str]:
         return keep(site, record, log)
     except (PortfolioOpsError, OSError, apsw.Error) as error:
         message = f"the restored database is in place, but what was there before could not be put away: {_words(error)}"
-        failure = PortfolioOpsError(message, suggestion=_FINISH)
+        failure = PortfolioOpsError(message, suggestion=_to_finish())
         failure.reported = log.event(
             messages.RESTORE_FAILED, message, database=record.database, error=getattr(error, "code", "OSERROR")
         )
@@ -236,7 +236,7 @@ def _put_back(site: Site, record: Record, log: Log, error: BaseException, *, sto
             + (f"; the former one is in {work.former_of(database)}" if restored else "")
         )
         told = log.event(messages.RESTORE_FAILED, message, database=str(database), error="NOT_PUT_BACK")
-        failure = PortfolioOpsError(message, suggestion=_FINISH)
+        failure = PortfolioOpsError(message, suggestion=_to_finish())
         failure.reported = told
         raise failure from error
     standing = _standing(site, record, stopping=stopping)
@@ -347,3 +347,8 @@ def _words(error: BaseException) -> str:
         return ours.message
     words = interrupted_by(error)
     return f"it was {words}" if words else repr(error)
+
+
+def _to_finish() -> str:
+    """What brings a restore to its end."""
+    return f"mend the cause, then run `{tool()} restore undo`: it finishes this first"

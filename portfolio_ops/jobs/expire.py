@@ -9,6 +9,7 @@ from portfolio_ops.host import messages
 from portfolio_ops.host.files import fsync_directory
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import pruning
+from portfolio_ops.jobs.run import waiting
 from portfolio_ops.store import timeline
 from portfolio_ops.store.artifact import Kind
 from portfolio_ops.store.lock import held
@@ -35,7 +36,7 @@ def prune_increments(site: Site, *, wait: timedelta) -> list[Path]:
         OSError: They cannot be deleted.
     """
     log = Log(site=site.name, job=ARCHIVE)
-    with held(site.state, Kind.WAL.value, wait=wait, on_wait=lambda _: None):
+    with held(site.state, Kind.WAL.value, wait=wait, on_wait=waiting(log, ARCHIVE)):
         gone = expired_increments(site, datetime.now(UTC))
         for path in gone:
             size = path.stat().st_size

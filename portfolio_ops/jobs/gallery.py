@@ -6,6 +6,7 @@ import unicodedata
 from datetime import timedelta
 from typing import Any
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import UsageError
 from portfolio_ops.jobs.database import back_up
@@ -29,7 +30,7 @@ def backup_gallery(site: Site, name: str, *, wait: timedelta) -> Outcome:
         PortfolioOpsError: Nothing was published, and nothing pruned.
     """
     if not name.strip():
-        raise UsageError("the gallery's name is empty", suggestion='for example: portfolio-ops backup gallery "Winter"')
+        raise UsageError("the gallery's name is empty", suggestion=f'for example: {tool()} backup gallery "Winter"')
     if len(name) > _NAME_MOST:
         raise UsageError(f"the gallery's name has {len(name):,} characters", suggestion=f"use at most {_NAME_MOST:,}")
     details = {"event": "gallery-added", "name": name}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, PortfolioOpsError
 from portfolio_ops.host import messages
@@ -182,7 +183,7 @@ def _base_health(
             health,
             state=FAILED,
             why=f"no moment since {local(since)} can be restored: {reason}"
-            " (`portfolio-ops backup daily` makes a base as well, or says what to do)",
+            f" (`{tool()} backup daily` makes a base as well, or says what to do)",
         )
 
 
@@ -195,7 +196,7 @@ def _drill_health(site: Site, found: catalogue.Catalogue, timer: TimerState | No
     if state == RUNNING and not lock.is_held(site.state, DRILL.name):
         state, why = FAILED, "the last drill ended without a word: killed, or a power cut"
     elif state == LATE and success is None:
-        why = "there was never a drill that passed; rehearse one: portfolio-ops drill"
+        why = f"there was never a drill that passed; rehearse one: {tool()} drill"
     elif state == OK and success is None:
         state = WAITING
     return JobHealth(DRILL, state, why, success, timer, 0, 0, "")
@@ -208,7 +209,7 @@ def _unfinished_restore(site: Site) -> list[str]:
         return [str(error)]
     if found is None or found.state != record.OPEN or lock.is_held(site.state, lock.RESTORE):
         return []
-    return [f"the restore of {found.artifact} was interrupted; `portfolio-ops restore undo` brings it to its end"]
+    return [f"the restore of {found.artifact} was interrupted; `{tool()} restore undo` brings it to its end"]
 
 
 def _bad_artifacts(site: Site) -> list[str]:
@@ -243,7 +244,7 @@ def _lost_database(site: Site, found: catalogue.Catalogue) -> list[str]:
         return [f"{lost.text}; {lost.cure}"]
     if path.exists() or catalogue.newest_database(found) is None:
         return []
-    unknown = "the site may have it open still: before you stop that, `portfolio-ops doctor`, as root, tells"
+    unknown = f"the site may have it open still: before you stop that, `{tool()} doctor`, as root, tells"
     return [f"there is no database at {path}; {unknown}"]
 
 

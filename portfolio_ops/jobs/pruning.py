@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import foreseen
 from portfolio_ops.host import messages
@@ -57,7 +58,7 @@ def failing(state: Path) -> list[str]:
     found = ((path.stem.removeprefix(_RECORD), runs.read(state, path.stem)) for path in state.glob(f"{_RECORD}*.json"))
     return sorted(
         f"{job}: what is past its time could not be pruned: {record.latest.message};"
-        " its next success tries again, or now: portfolio-ops prune --yes"
+        f" its next success tries again, or now: {tool()} prune --yes"
         for job, record in found
         if record is not None and record.latest.state == runs.FAILED
     )
@@ -81,4 +82,4 @@ def cure_of_no_room(site: Site, found: Catalogue, now: datetime) -> str:
     going = [verdict.artifact.bytes for verdict in verdicts if not verdict.keep]
     if not going:
         return ""
-    return f"`portfolio-ops prune --yes` deletes {len(going)} artifacts that are past their time, {sum(going):,} bytes"
+    return f"`{tool()} prune --yes` deletes {len(going)} artifacts that are past their time, {sum(going):,} bytes"

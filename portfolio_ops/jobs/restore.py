@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError, RefusedError
 from portfolio_ops.host import backend, messages
@@ -126,7 +127,7 @@ def undoable(site: Site) -> Record:
     if record is None or record.state == OPEN or not record.undo:
         raise NotFoundError(
             "there is no restore in place that could be undone",
-            suggestion="any backup can be restored: portfolio-ops list",
+            suggestion=f"any backup can be restored: {tool()} list",
         )
     if record.undo.startswith("/"):  # an artifact is among the site's own, wherever that is
         _require_own(site, record)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apsw
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site, SocialTable
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError, RefusedError, UsageError
 from portfolio_ops.host import messages
@@ -85,7 +86,7 @@ def choose(site: Site, reference: str) -> Source:
             return _of_artifact(catalogue.find(catalogue.scan(site.backups, site.name), reference))
     exports = [each for each in found.artifacts if not each.put_away]
     if not exports:
-        raise NotFoundError("there is no social export yet", suggestion="make one: portfolio-ops backup social")
+        raise NotFoundError("there is no social export yet", suggestion=f"make one: {tool()} backup social")
     return _of_artifact(exports[-1])
 
 
@@ -93,7 +94,7 @@ def _of_artifact(artifact: Artifact) -> Source:
     if artifact.metadata.kind is not Kind.SOCIAL:
         raise UsageError(
             f"{artifact.path.name} holds {artifact.metadata.kind.value}, not social tables",
-            suggestion="a whole database: portfolio-ops restore database",
+            suggestion=f"a whole database: {tool()} restore database",
         )
     return Source(artifact.path, artifact)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NO_ROOM, NoRoomError, NotFoundError, PortfolioOpsError, RefusedError, foreseen
 from portfolio_ops.host import messages
@@ -95,9 +96,7 @@ def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wai
             site.state,
             job.kind.value,
             wait=wait,
-            on_wait=lambda holder: log.event(
-                messages.JOB_WAITING, f"Waiting for another run of {job.name}: {holder}", holder=holder
-            ),
+            on_wait=waiting(log, job.name),
         ):
             made = _recorded(task, work)
             pruned, put_off = _let_go(task)
@@ -109,6 +108,11 @@ def run_job(site: Site, job: Job, work: Callable[[Task], list[Artifact]], *, wai
         _report(log, job, failure, time.monotonic() - began)
         raise failure from error
     return Outcome(tuple(made), tuple(pruned), time.monotonic() - began, put_off)
+
+
+def waiting(log: Log, name: str) -> Callable[[str], object]:
+    """What tells, where a lock is waited for, that this is so and who holds it."""
+    return lambda holder: log.event(messages.JOB_WAITING, f"Waiting for another run of {name}: {holder}", holder=holder)
 
 
 def _prepared(site: Site, job: Job) -> Path:
@@ -188,7 +192,7 @@ def _is_put_off(found: Catalogue, log: Log) -> bool:
     log.event(
         messages.PRUNING_PUT_OFF,
         f"Nothing is pruned: nothing was made for {leap.days} days until a day ago. Is the clock right?",
-        suggestion="if it is, the runs of tomorrow prune, or at once: portfolio-ops prune --yes",
+        suggestion=f"if it is, the runs of tomorrow prune, or at once: {tool()} prune --yes",
     )
     return True
 
@@ -211,12 +215,12 @@ def prune_kind(site: Site, job: Job, *, wait: timedelta) -> list[Artifact]:
     """Prune one kind by hand, under its lock.
 
     Raises:
-        BusyError: A run of the job holds it.
+        BusyError: A run of the job holds it for longer than `wait`.
         PortfolioOpsError: A file is no longer what was judged.
         OSError: A file cannot be deleted.
     """
     log = Log(site=site.name, job=job.name)
-    with held(site.state, job.kind.value, wait=wait, on_wait=lambda _: None):
+    with held(site.state, job.kind.value, wait=wait, on_wait=waiting(log, job.name)):
         return _pruned(site, job, catalogue.scan(site.backups, site.name), log)
 
 

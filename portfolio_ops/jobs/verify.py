@@ -14,6 +14,7 @@ from portfolio_ops.errors import NotFoundError, PortfolioOpsError, VerificationE
 from portfolio_ops.host import messages
 from portfolio_ops.host.files import open_regular
 from portfolio_ops.host.journal import Log
+from portfolio_ops.jobs.run import waiting
 from portfolio_ops.jobs.scratch import scratch_folder
 from portfolio_ops.restore.stage import check_content, decode_to, stage_database
 from portfolio_ops.sqlite.dump import restored_rows
@@ -61,7 +62,7 @@ def verify(site: Site, artifacts: Sequence[Artifact], *, wait: timedelta) -> lis
     log = Log(site=site.name, job="verify")
     verdicts: list[Verdict] = []
     with (
-        held(site.state, "verify", wait=wait, on_wait=lambda _: None),
+        held(site.state, "verify", wait=wait, on_wait=waiting(log, "verify")),
         scratch_folder(site, "verify") as folder,
     ):
         try:

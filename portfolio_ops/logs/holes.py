@@ -11,15 +11,11 @@ import os
 from itertools import chain
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import PortfolioOpsError
 from portfolio_ops.logs.live import LiveLog
 from portfolio_ops.logs.state import Step, memory_of, settle
-
-_CURE = (
-    'make its writer append (`>>` instead of `>`, flags "a" instead of "w") and restart it; then '
-    "`portfolio-ops logs rotate`, as root, looks at the processes of all users, and archives the lines without the hole"
-)
 
 
 def look(site: Site, path: Path) -> list[tuple[int, int]]:
@@ -63,4 +59,8 @@ def told(path: Path, holes: list[tuple[int, int]]) -> tuple[str, str]:
     """Holes in words, and the cure."""
     total = sum(end - start for start, end in holes)
     words = f"{path} has a hole of {total:,} NULs, from its byte {holes[0][0]:,} on"
-    return f"{words}: it was written without O_APPEND while it was rotated, or the power failed", _CURE
+    cure = (
+        'make its writer append (`>>` instead of `>`, flags "a" instead of "w") and restart it; then '
+        f"`{tool()} logs rotate`, as root, looks at the processes of all users, and archives the lines without the hole"
+    )
+    return f"{words}: it was written without O_APPEND while it was rotated, or the power failed", cure

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError, UsageError
 from portfolio_ops.host.files import name_below, require_dense
@@ -177,7 +178,7 @@ class LogReader:
             if found is None or found.step is not Step.REMOVING:
                 break
             if not lock.is_held(self._site.state, Kind.LOGS.value) or time.monotonic() > deadline:
-                self._warn("the last rotation was interrupted; run `portfolio-ops logs rotate` to finish it")
+                self._warn(f"the last rotation was interrupted; run `{tool()} logs rotate` to finish it")
                 break
             time.sleep(_POLL_SECONDS)
         # Publishing: what of it is published is among the archives, and known by its position.

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError, RefusedError
 from portfolio_ops.host import messages
@@ -92,7 +93,7 @@ class _Rotation:
                 f"{self._live.name} has new lines, and this run sees nobody who has it open: if that is a process of "
                 "another user, and without O_APPEND, it leaves a hole of NULs next",
                 log=self._live.name,
-                suggestion="portfolio-ops doctor, as root, looks at the processes of all users",
+                suggestion=f"{tool()} doctor, as root, looks at the processes of all users",
             )
         unseen = self._writers.unseen
         total = sum(artifact.metadata.content.bytes for artifact in made)

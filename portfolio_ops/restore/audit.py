@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import BusyError, NotFoundError
 from portfolio_ops.host.timers import archive_is_off
@@ -87,7 +88,7 @@ def audit(site: Site) -> tuple[list[Piece], list[tuple[Path, str]]]:
         before = bad
     raise BusyError(
         f"the archive changed each time that it was read, {_SCANS} times",
-        suggestion="try again when no ageing runs: portfolio-ops status",
+        suggestion=f"try again when no ageing runs: {tool()} status",
     )
 
 
@@ -173,7 +174,7 @@ def _baseless(piece: Piece, tried: Run | None, *, newest: bool, begins: bool, ru
     if tried is not None:
         why = f"no base leads there: it is tried again, and the last try failed: {tried.message}"
     if newest and (state is State.LOST or tried is not None):
-        why += "; begin anew with one: portfolio-ops backup daily, while the archive runs"
+        why += f"; begin anew with one: {tool()} backup daily, while the archive runs"
     return replace(piece, state=state, why=why)
 
 

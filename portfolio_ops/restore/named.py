@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import NotPermittedError, RefusedError
 from portfolio_ops.host.files import open_regular
 from portfolio_ops.store.artifact import Artifact, NotAnArtifactError, read_artifact
@@ -44,7 +45,7 @@ def damaged(error: NotAnArtifactError, path: Path, start: bytes) -> NotAnArtifac
     cure = f"`zstd -t {shlex.quote(str(path))}` tells whether its content is whole; " if packed else ""
     return NotAnArtifactError(
         f"{error.message}: " + ("cut short, damaged, or of another tool" if packed else "it is something else"),
-        suggestion=f"{cure}`portfolio-ops list` shows what can be restored",
+        suggestion=f"{cure}`{tool()} list` shows what can be restored",
     )
 
 

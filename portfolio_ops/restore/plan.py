@@ -11,6 +11,7 @@ from typing import Any
 
 import apsw
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import (
     NotFoundError,
@@ -82,7 +83,7 @@ def choose(site: Site, reference: str) -> Artifact:
     if not artifact.metadata.kind.holds_database:
         raise UsageError(
             f"{artifact.path.name} holds {artifact.metadata.kind.value}, not a whole database",
-            suggestion="social exports: portfolio-ops restore social; logs: portfolio-ops logs show",
+            suggestion=f"social exports: {tool()} restore social; logs: {tool()} logs show",
         )
     return artifact
 
@@ -122,7 +123,7 @@ def just_before(event: Artifact) -> datetime:
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"when the rows of {event.path.name} were added is not known: the archive did not run",
-            suggestion="find a moment in `portfolio-ops list points`, and give it with --at",
+            suggestion=f"find a moment in `{tool()} list points`, and give it with --at",
         ) from error
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.config import Site
 from portfolio_ops.errors import NotFoundError
 from portfolio_ops.moment import EPOCH, MICROSECOND, describe_moment, exact
@@ -160,7 +161,7 @@ def plan_moment_in(found: Sequence[Window], site: Site, when: datetime) -> Momen
     if not found:
         raise NotFoundError(
             f"the archive of {site.name} holds no moment that can be restored",
-            suggestion=f"let portfolio-archive@{site.name}.service run; whole backups: portfolio-ops list",
+            suggestion=f"let portfolio-archive@{site.name}.service run; whole backups: {tool()} list",
         )
     last = max(found, key=lambda window: (window.timeline, window.last))
     around = [window for window in found if window.first <= when <= window.last]
@@ -209,7 +210,7 @@ def _not_found(found: Sequence[Window], when: datetime, why: str, suggestion: st
     more = f", and {len(found) - len(told)} windows before" if len(found) > len(told) else ""
     return NotFoundError(
         f"there is no restore point for {describe_moment(when)}: {why}. Restorable: {'; '.join(told)}{more}",
-        suggestion=f"{suggestion}; all of them: portfolio-ops list points",
+        suggestion=f"{suggestion}; all of them: {tool()} list points",
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import RefusedError
 from portfolio_ops.host.files import write_atomically
 
@@ -63,7 +64,7 @@ def require_none_open(state: Path) -> None:
     if before is not None and before.state == OPEN:
         raise RefusedError(
             f"the restore of {before.artifact} was interrupted meanwhile",
-            suggestion="portfolio-ops restore undo: it brings that one to its end first",
+            suggestion=f"{tool()} restore undo: it brings that one to its end first",
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import apsw
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import VerificationError
 from portfolio_ops.host.files import require_space
 from portfolio_ops.host.journal import Log
@@ -21,8 +22,6 @@ from portfolio_ops.sqlite.increment_content import extract, verify
 from portfolio_ops.sqlite.place import SIDES, side
 from portfolio_ops.sqlite.wal import FRAME_HEADER
 from portfolio_ops.store.artifact import Artifact
-
-_OTHERS = "other moments: portfolio-ops list points; `portfolio-ops verify --all` finds the sound bases"
 
 
 def stage(artifact: Artifact, moment: MomentPlan | None, path: Path, log: Log) -> Staged:
@@ -76,7 +75,7 @@ def stage_moment(plan: MomentPlan, path: Path, log: Log) -> Staged:
             facts = check_database(path)
         except VerificationError as error:
             raise VerificationError(
-                f"the database of {exact(plan.found)}: {error.message}", suggestion=_OTHERS
+                f"the database of {exact(plan.found)}: {error.message}", suggestion=_others()
             ) from error
     except BaseException:
         for ending in ("", *SIDES):
@@ -96,7 +95,7 @@ def _extract(plan: MomentPlan, number: int, wal: Path) -> None:
         extract(increment, cut, wal)
     except VerificationError as error:
         good = [*verify(increment).cuts[-1:]] or [*(plan.pieces[number - 1][1:] if number else ())]
-        suggestion = f"the last moment before that: --at {exact(good[-1].seen)}; {_OTHERS}" if good else _OTHERS
+        suggestion = f"the last moment before that: --at {exact(good[-1].seen)}; {_others()}" if good else _others()
         raise VerificationError(error.message, suggestion=suggestion) from error
 
 
@@ -113,7 +112,7 @@ def _replay(increment: Increment, cut: Cut, database: Path) -> None:
             connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # opens the WAL
             done = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
     except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise VerificationError(f"{increment.path} cannot be replayed: {error}", suggestion=_OTHERS) from error
+        raise VerificationError(f"{increment.path} cannot be replayed: {error}", suggestion=_others()) from error
     except apsw.Error as error:
         raise explained(error, database) from error
     for ending in SIDES:
@@ -122,7 +121,7 @@ def _replay(increment: Increment, cut: Cut, database: Path) -> None:
     if done != (expected, expected) or (pages, rest) != (cut.pages, 0):
         raise VerificationError(
             f"{increment.path} was not replayed in full: {done[1]} of {expected} frames, {pages} of {cut.pages} pages",
-            suggestion=_OTHERS,
+            suggestion=_others(),
         )
 
 
@@ -137,3 +136,8 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _others() -> str:
+    """Which other moments there are."""
+    return f"other moments: {tool()} list points; `{tool()} verify --all` finds the sound bases"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import NotPermittedError, RefusedError, VerificationError
 from portfolio_ops.host.files import (
     TEMPORARY_PREFIX,
@@ -25,7 +26,6 @@ from portfolio_ops.store.artifact import Artifact, decode_content
 
 _MODE = 0o640
 _WRITEBACK_BYTES = 8 << 20
-_OTHERS = "restore from another artifact: `portfolio-ops list`; `portfolio-ops verify --all` finds the sound ones"
 
 
 @dataclass(frozen=True)
@@ -144,16 +144,16 @@ def check_content(artifact: Artifact, source: BinaryIO, sink: BinaryIO | None = 
     try:
         found = decode_content(source, artifact.payload.bytes, sink)
     except VerificationError as error:
-        raise VerificationError(f"{artifact.path}: {error.message}", suggestion=_OTHERS) from error
+        raise VerificationError(f"{artifact.path}: {error.message}", suggestion=_others()) from error
     if found != (artifact.metadata.content, artifact.payload):
-        raise VerificationError(f"{artifact.path} is not what was published: its hash differs", suggestion=_OTHERS)
+        raise VerificationError(f"{artifact.path} is not what was published: its hash differs", suggestion=_others())
 
 
 def _checked(artifact: Artifact, path: Path) -> DatabaseFacts:
     try:
         facts = check_database(path)
     except VerificationError as error:
-        raise VerificationError(f"{artifact.path}: {error.message}", suggestion=_OTHERS) from error
+        raise VerificationError(f"{artifact.path}: {error.message}", suggestion=_others()) from error
     details = artifact.metadata.details
     for name, found in (
         ("rows", facts.rows),
@@ -164,7 +164,7 @@ def _checked(artifact: Artifact, path: Path) -> DatabaseFacts:
         if name in details and details[name] != found:
             raise VerificationError(
                 f"{artifact.path} does not hold what it states: {_difference(name, details[name], found)}",
-                suggestion=_OTHERS,
+                suggestion=_others(),
             )
     return facts
 
@@ -195,3 +195,8 @@ class _Sink:
             start_writeback(self._target.fileno())
             self._log.progress(f"Restoring {self._artifact.path.name}, {100 * self._written // total} %")
         return len(chunk)
+
+
+def _others() -> str:
+    """Which other artifacts there are."""
+    return f"restore from another artifact: `{tool()} list`; `{tool()} verify --all` finds the sound ones"

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import apsw
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import BusyError
 from portfolio_ops.host.files import fsync_directory, open_regular
 from portfolio_ops.host.holders import Holder, holders, identity_of
@@ -226,7 +227,7 @@ def _held_still(database: Path) -> Iterator[tuple[int, int]]:
 def _in_use(database: Path) -> BusyError:
     return BusyError(
         f"{database} is in use: another process holds it locked, or has just written to it",
-        suggestion="stop what uses it (portfolio-ops doctor names it), then try again",
+        suggestion=f"stop what uses it ({tool()} doctor names it), then try again",
     )
 
 

@@ -11,6 +11,7 @@ from portfolio_ops.sqlite.connection import immutable
 
 _READS = {apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE}
 _SECONDS = 60.0
+_NO_SQL = ("syntax error", "unrecognized token", "incomplete input")
 
 
 def failed_assertions(file: Path, statements: tuple[str, ...]) -> list[str]:
@@ -22,6 +23,24 @@ def failed_assertions(file: Path, statements: tuple[str, ...]) -> list[str]:
             judged as SQL judges it: text is true only if it begins with a number other than 0.
     """
     return [f"{statement}: {why}" for statement in statements if (why := _fault(file, statement))]
+
+
+def faults_of_words(statements: tuple[str, ...]) -> list[str]:
+    """Those that are not one SELECT, whatever tables there are; each with what SQLite says of it.
+
+    SQLite reads a statement to its end before it looks for a table, so a name that is missing says that all was well.
+    Between brackets nothing but one statement that gives rows is any.
+    """
+    memory = apsw.Connection(":memory:")
+    faults = []
+    for statement in statements:
+        try:
+            memory.execute(f"EXPLAIN SELECT EXISTS (\n{statement.rstrip().removesuffix(';')}\n)")
+        except apsw.SQLError as error:
+            if any(words in str(error) for words in _NO_SQL):
+                faults.append(f"{statement!r} is not one SELECT: {error}")
+    memory.close()
+    return faults
 
 
 def _fault(file: Path, statement: str) -> str:

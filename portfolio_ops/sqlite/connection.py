@@ -7,16 +7,13 @@ from pathlib import Path
 
 import apsw
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import BusyError, NotFoundError, NotPermittedError, PortfolioOpsError, RefusedError
 from portfolio_ops.mount import read_only
 from portfolio_ops.sqlite import removed
 from portfolio_ops.sqlite.place import SIDES, located, require_plain_files, require_the_sites, side
 
 _BUSY_MILLISECONDS = 10_000
-_ABSENT = (
-    "check [site] database; is the volume mounted? If it was removed while the site runs: do not stop that before"
-    " `portfolio-ops doctor`, as root, has told whether it has it open still"
-)
 
 
 @contextlib.contextmanager
@@ -93,7 +90,7 @@ def require_usable(path: Path) -> None:
     lost = removed.look(path)
     if lost is not None:
         raise NotFoundError(lost.text, suggestion=lost.cure)
-    raise NotFoundError(f"there is no database at {path}", suggestion=_ABSENT)
+    raise NotFoundError(f"there is no database at {path}", suggestion=_absent())
 
 
 def is_bare(database: Path) -> bool:
@@ -152,7 +149,7 @@ def explained(error: apsw.Error, database: Path) -> PortfolioOpsError:
 def _not_opened(error: apsw.Error, database: Path) -> PortfolioOpsError:
     """That the disk, or the rights, do not let SQLite open a database."""
     if isinstance(error, apsw.CantOpenError) and not database.exists():  # it went as it was opened
-        return NotFoundError(f"there is no database at {database}", suggestion=_ABSENT)
+        return NotFoundError(f"there is no database at {database}", suggestion=_absent())
     if mount := read_only(database):
         return PortfolioOpsError(f"{database} cannot be opened ({error}): {mount.text}", suggestion=mount.cure)
     if isinstance(error, apsw.CantOpenError) and _may_open(database):
@@ -176,4 +173,12 @@ def _may_open(database: Path) -> bool:
     files = (side(path, ending) for ending in ("", *SIDES))
     return os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True) and all(
         os.access(file, os.R_OK | os.W_OK, effective_ids=True) for file in files if file.exists()
+    )
+
+
+def _absent() -> str:
+    """What to do where there is no database."""
+    return (
+        "check [site] database; is the volume mounted? If it was removed while the site runs: do not stop that before"
+        f" `{tool()} doctor`, as root, has told whether it has it open still"
     )

@@ -28,6 +28,7 @@ from typing import TypeVar, cast
 
 import apsw
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import BusyError, PortfolioOpsError, RefusedError
 from portfolio_ops.host.files import open_plain, open_regular, require_dense
 from portfolio_ops.sqlite.connection import reading, require_usable
@@ -244,7 +245,7 @@ def opened(database: Path, scratch: Path) -> Iterator[Looker]:
             if connection.pragma("journal_mode") == "wal":
                 raise RefusedError(
                     f"{database} has a WAL, and its header names none",
-                    suggestion="it may just have been given one; if this stays: portfolio-ops doctor",
+                    suggestion=f"it may just have been given one; if this stays: {tool()} doctor",
                 )
             yield Looker(path, main, connection, scratch)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import VerificationError
 from portfolio_ops.sqlite.pin import Pin
 from portfolio_ops.sqlite.snapshot import Position
@@ -62,7 +63,9 @@ class Changes:
         for number, frame in zip(self._numbers.tolist(), self._frames.tolist(), strict=True):
             page = os.pread(self._wal, page_size, HEADER + (frame - 1) * self._step + FRAME_HEADER)
             if len(page) != page_size:
-                raise DamagedWalError(f"the WAL was cut off before frame {frame}, which is committed", suggestion=_CURE)
+                raise DamagedWalError(
+                    f"the WAL was cut off before frame {frame}, which is committed", suggestion=_cure()
+                )
             yield number, page
 
 
@@ -144,7 +147,7 @@ class Tail:
         header = parse_header(os.pread(self._pin.wal, HEADER, 0))
         if header is None or header.salts != salts:
             raise DamagedWalError(
-                "the WAL's header is not that of the generation which its index names", suggestion=_CURE
+                "the WAL's header is not that of the generation which its index names", suggestion=_cure()
             )
         self._header, self._cursor = header, header.start
 
@@ -172,10 +175,12 @@ class Tail:
             raise DamagedWalError(
                 f"frame {found.stopped_at} of the WAL is committed, and does not have its checksum "
                 f"({found.stop.name.lower()})",
-                suggestion=_CURE,
+                suggestion=_cure(),
             )
         self._cursor = found.end
         return found
 
 
-_CURE = "back up the database while the site still runs (portfolio-ops backup daily), then look for faults of the disk"
+def _cure() -> str:
+    """What saves what a damaged WAL holds."""
+    return f"back up the database while the site still runs ({tool()} backup daily), then look for faults of the disk"

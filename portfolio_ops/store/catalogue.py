@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import NotFoundError, PortfolioOpsError, UsageError
 from portfolio_ops.host.files import TEMPORARY_PREFIX
 from portfolio_ops.store.artifact import CLOCK_SLACK, Artifact, Kind, NotAnArtifactError, read_artifact
 from portfolio_ops.store.whose import another, name_of
 
 LATEST = "latest"
-
-_TO_QUARANTINE = "`portfolio-ops verify --all` moves it to quarantine/"
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,8 @@ def _artifact(path: Path, kind: Kind, site: str) -> Artifact | Problem:
         artifact = read_artifact(path)
     except NotAnArtifactError as error:
         damaged = kind.may_name(path.name)
-        return Problem(path, error.message, cure=_TO_QUARANTINE if damaged else error.suggestion, damaged=damaged)
+        cure = f"`{tool()} verify --all` moves it to quarantine/" if damaged else error.suggestion
+        return Problem(path, error.message, cure=cure, damaged=damaged)
     except PortfolioOpsError as error:
         return Problem(path, error.message, cure=error.suggestion)
     except OSError as error:
@@ -123,7 +123,7 @@ def find(catalogue: Catalogue, reference: str) -> Artifact:
     """
     if reference == LATEST:
         if (newest := newest_database(catalogue)) is None:
-            raise NotFoundError("there is no database backup yet", suggestion="make one: portfolio-ops backup daily")
+            raise NotFoundError("there is no database backup yet", suggestion=f"make one: {tool()} backup daily")
         return newest
     name = Path(reference).name
     found = [artifact for artifact in catalogue.artifacts if artifact.path.name == name]
@@ -134,9 +134,9 @@ def find(catalogue: Catalogue, reference: str) -> Artifact:
             if problem.damaged and reference in {problem.path.name, problem.path.name.split(".")[0]}:
                 raise NotAnArtifactError(
                     f"{problem.path.name} lies there, and is damaged: {problem.reason}",
-                    suggestion=f"{problem.cure}; `portfolio-ops list` shows the others",
+                    suggestion=f"{problem.cure}; `{tool()} list` shows the others",
                 )
-        raise NotFoundError(f"no artifact is named {reference!r}", suggestion="see `portfolio-ops list`")
+        raise NotFoundError(f"no artifact is named {reference!r}", suggestion=f"see `{tool()} list`")
     if len(found) > 1:
         names = ", ".join(f"{artifact.id} {artifact.path.name}" for artifact in found[:4])
         raise UsageError(f"{reference!r} means several artifacts: {names}", suggestion="give more of the ID")

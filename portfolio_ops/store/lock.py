@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.errors import NO_ROOM, BusyError, NotFoundError
 from portfolio_ops.host.files import naming
 from portfolio_ops.moment import local
@@ -118,7 +119,7 @@ def _acquire(descriptor: int, name: str, wait: timedelta, on_wait: Callable[[str
             if time.monotonic() >= deadline:
                 raise BusyError(
                     f"another run holds the {name} lock ({holder})",
-                    suggestion="wait for it, or look at it with `portfolio-ops status`; try again with a longer --wait",
+                    suggestion=f"wait for it, or look at it with `{tool()} status`; try again with a longer --wait",
                 ) from None
             if not told:
                 on_wait(holder)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from portfolio_ops.calling import tool
 from portfolio_ops.store.catalogue import Problem
 
 
@@ -55,7 +56,7 @@ def told(backups: Path, problems: Sequence[Problem]) -> list[str]:
         for each in problems
         if not each.site
     ]
-    return words + [f"{each.text}: `portfolio-ops doctor` names a cure" for each in others(backups, problems)]
+    return words + [f"{each.text}: `{tool()} doctor` names a cure" for each in others(backups, problems)]
 
 
 def others(backups: Path, problems: Sequence[Problem]) -> list[Others]:

@@ -37,6 +37,7 @@ def asked(site: Site, *words: str, code: int = 0) -> Any:
     answer = json.loads(call(site, "--json", *words, code=code).stdout)
     assert set(answer) == {"result_version", "command", "status", "exit_code", "data", "errors"}
     assert answer["exit_code"] == code
+    assert bool(answer["errors"]) == (answer["status"] == "error")
     return answer
 
 
@@ -155,6 +156,17 @@ def test_one_run_at_a_time_and_the_other_says_that_it_waits(site: Site) -> None:
         assert "Waiting for another run of backup-daily: process " in done.stderr
         call(site, "backup", "gallery", "other jobs are not held up")
     call(site, "backup", "daily", "--wait", "0")
+
+
+def test_who_prunes_by_hand_waits_for_a_run_as_well(site: Site) -> None:
+    old = [planted(site, Kind.DAILY, timedelta(days=days), f"old-{days}") for days in (400, 300, 200, 100, 90)]
+    with lock_held(site):
+        done = call(site, "prune", "--yes", "--wait", "1s", code=7)
+        assert "Waiting for another run of backup-daily: process " in done.stderr
+        assert "--wait" in done.stderr.partition("try: ")[2]
+    assert all(path.exists() for path in old)
+    call(site, "prune", "--yes", "--wait", "0")
+    assert not old[0].exists()
 
 
 def running(site: Site, *words: str, until: Callable[[], bool]) -> "subprocess.Popen[bytes]":

@@ -110,3 +110,20 @@ def test_an_error_is_one_too(site: Site) -> None:
     answer = asked(site, "show", "nothing", code=6)
     assert (answer["status"], answer["data"]) == ("error", None)
     assert [set(each) for each in answer["errors"]] == [{"code", "message", "suggestion"}]
+
+
+def test_what_went_on_and_found_something_bad_says_both(site: Site) -> None:
+    call(site, "backup", "daily")
+    [bad] = (site.backups / "daily").iterdir()
+    with bad.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damaged")
+    (site.backups / "daily/stranger").touch()
+    answer = asked(site, "verify", "--all", code=9)
+    assert [each["found"] for each in answer["data"]["verdicts"]] == ["bad"]
+    assert [each["code"] for each in answer["errors"]] == ["VERIFICATION_FAILED"] * 2
+    assert answer["errors"][0]["message"].startswith(f"{bad.name} is bad: ")
+    assert "stranger" in answer["errors"][1]["message"]
+    assert all(each["suggestion"] for each in answer["errors"])
+    answer = asked(site, "drill", code=9)
+    assert answer["errors"][0]["message"] == answer["data"]["reasons"][0]

@@ -41,4 +41,4 @@ def test_it_is_written_to_a_file_and_not_to_a_terminal(site: Site, tmp_path: Pat
     os.close(theirs)
     os.close(ours)
     assert done.returncode == 2
-    assert "portfolio-ops report > report.html" in done.stderr
+    assert f"portfolio-ops --config {site.file} report > report.html" in done.stderr

@@ -29,7 +29,9 @@ class Operator:
 
     def asked(self, *words: str, code: int = 0) -> Any:
         out, _ = self.call("--json", *words, code=code)
-        return json.loads(out)["data"]
+        answer = json.loads(out)
+        assert bool(answer["errors"]) == (answer["status"] == "error")
+        return answer["data"]
 
     def restored(self, *words: str) -> tuple[str, Any]:
         """The hash of a restored database, and the plan by which it was restored."""

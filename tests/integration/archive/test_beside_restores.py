@@ -13,7 +13,7 @@ import pytest
 
 from portfolio_ops.config import Site
 from portfolio_ops.host import holders
-from portfolio_ops.store import catalogue, timeline
+from portfolio_ops.store import catalogue, lock, timeline
 from portfolio_ops.store.artifact import Kind
 from tests.integration.restore.conftest import TOOL, Stage
 
@@ -100,7 +100,7 @@ def test_a_restore_has_seen_to_it_as_well(stage: Stage) -> None:
     emptied(stage)
     until(lambda: len(catalogue.databases(stage.site.backups, "shop")) > 2)
     plan = stage.call("restore", "database", "--to", str(stage.folder / "x.sqlite"), "--dry-run").stdout
-    assert "0 rows of 1 tables" in plan
+    assert "0 rows of 1 table" in plan
     assert "before   the database held much more" in plan
     fuller = stage.asked("restore", "database", "--to", str(stage.folder / "x.sqlite"), "--dry-run")["data"]["plan"][
         "fuller"
@@ -157,7 +157,17 @@ def test_it_goes_on_beside_a_restore_of_social_tables(stage: Stage) -> None:
 def test_only_one_follows_a_site(stage: Stage) -> None:
     done = stage.call("archive", "run", "--wait", "0", code=7)
     assert "archive lock" in done.stderr
-    stage.call("archive", "once", "--wait", "0", code=7)
+
+
+def test_a_single_pass_beside_the_service_is_refused_at_once_or_says_for_whom_it_waits(stage: Stage) -> None:
+    began = time.monotonic()
+    done = stage.call("archive", "once", code=7)
+    assert time.monotonic() - began < 10, "nobody waits for a service that never ends"
+    holder = lock.holder_of(stage.site.state, lock.ARCHIVING)
+    assert holder is not None
+    assert f"error: the site is archived already, by process {holder}\n" in done.stderr
+    waited = stage.call("archive", "once", "--wait", "1s", code=7)
+    assert f"Waiting for another run of the archive: process {holder}, since " in waited.stderr
 
 
 def test_status_tells_how_far_it_is(stage: Stage) -> None:

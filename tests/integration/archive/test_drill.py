@@ -33,7 +33,9 @@ def asked(yard: Yard, *words: str, code: int | None = 0) -> Any:
     command: list[str | Path] = [TOOL, "--config", yard.file, "--json", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert code is None or done.returncode == code, done.stdout + done.stderr
-    return json.loads(done.stdout)["data"]
+    answer = json.loads(done.stdout)
+    assert bool(answer["errors"]) == (answer["status"] == "error")
+    return answer["data"]
 
 
 def archived(yard: Yard, *, pause: float = 0.0) -> Witness:

@@ -157,7 +157,9 @@ class Stage:
         return done
 
     def asked(self, *words: str, code: int = 0) -> Any:
-        return json.loads(self.call("--json", *words, code=code).stdout)
+        answer = json.loads(self.call("--json", *words, code=code).stdout)
+        assert bool(answer["errors"]) == (answer["status"] == "error")
+        return answer
 
     def rows(self, table: str = "comments") -> int:
         """What the site sees."""

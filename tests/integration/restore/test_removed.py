@@ -251,4 +251,4 @@ def test_a_database_that_is_gone_is_told_where_nobody_is_seen_to_have_it(stage: 
     stage.call("backup", "daily")
     remove_all(stage.site.database)
     assert words in "\n".join(findings(stage))
-    assert "before `portfolio-ops doctor`" in stage.call("backup", "daily", code=6).stderr
+    assert f"before `portfolio-ops --config {stage.file} doctor`" in stage.call("backup", "daily", code=6).stderr

@@ -1,6 +1,7 @@
 """The social tables back into the live database: from our exports, and from plain SQL of other tools."""
 
 import contextlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.restore.conftest import Stage
+from tests.integration.restore.conftest import TOOL, Stage
 
 
 def query(database: Path, sql: str) -> list[Any]:
@@ -238,3 +239,20 @@ def test_a_database_that_is_locked_is_left_alone(exported: Stage, elsewhere: Cal
     assert "stayed locked" in done.stderr
     other.execute("ROLLBACK")
     assert len(comments(exported)) == 42
+
+
+def test_who_answers_no_has_changed_nothing_and_the_exit_code_says_so(stage: Stage) -> None:
+    stage.call("backup", "social")
+    stage.call("backup", "daily")
+    for words in ("restore social", "restore database latest --in-place"):
+        ours, theirs = os.openpty()
+        command = [str(TOOL), "--config", str(stage.file), *words.split()]
+        with subprocess.Popen(
+            command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as asked:
+            os.write(ours, b"n\n")
+            _, told = asked.communicate(timeout=60)
+        os.close(theirs)
+        os.close(ours)
+        assert asked.returncode == 4
+        assert "error: nothing was changed: the answer was no" in told
