@@ -119,7 +119,9 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFoundError(f"{path} does not exist", suggestion="check the path in the configuration") from error
+        raise NotFoundError(
+            f"{path} does not exist", suggestion="check the path; a file of the site is named in its configuration"
+        ) from error
     except PermissionError as error:
         raise NotPermittedError(
             f"{path} may not be opened by uid {os.geteuid()}", suggestion=cure_of_denial(path)

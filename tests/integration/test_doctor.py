@@ -281,7 +281,7 @@ FAULTS: dict[str, tuple[Callable[[Site], Any], str, int]] = {
     ),
     "future": (from_the_future, "dated in the future", 10),
     "quarantine": (quarantined, "bad artifacts lie in", 10),
-    "log is a folder": (log_is_a_folder, "is not a regular file", 10),
+    "log is a folder": (log_is_a_folder, "is a folder, not a regular file", 10),
     "log is a link": (log_is_a_link, "is not a regular file", 10),
 }
 
