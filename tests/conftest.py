@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from portfolio_ops import config
+from portfolio_ops import calling, config
 from portfolio_ops.config import Site
 
 # How long an example takes is the machine's business; timings are measured in benchmarks/.
@@ -59,3 +59,9 @@ def _no_site_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or notifies what the machine it runs on has configured."""
     monkeypatch.delenv("PORTFOLIO_OPS_CONFIG", raising=False)
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _about_no_site() -> None:
+    """A process is about one site; what a test before called in this one was about another."""
+    calling.about([])

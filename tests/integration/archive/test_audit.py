@@ -220,7 +220,7 @@ def test_what_is_told_of_a_base_that_failed(
     baseless.tried(timedelta())
     told = (
         "no base leads there: it is tried again, and the last try failed: no room;"
-        " begin anew with one: portfolio-ops backup daily, while the archive runs"
+        f" begin anew with one: portfolio-ops --config {baseless.site.file} backup daily, while the archive runs"
     )
     [piece] = operator.asked("archive", "verify")["pieces"]
     assert (piece["state"], piece["why"]) == ("missing-delayed", told)

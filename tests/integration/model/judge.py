@@ -23,8 +23,8 @@ _UNKNOWN = "?"
 _OF_TIME = (" h old, the limit", "is the clock right?")
 """What a drill may find at fault where time passed and nobody made a backup."""
 
-_OF_MODE = ("start the archive: it begins a new timeline",)
-"""What it may find besides where the journal mode changed, and nobody archived since: a timeline has one mode."""
+_OF_NOBODY = ("start the archive: it begins a new timeline",)
+"""What it may find besides where the WAL may have ended, and nobody archived since: a single pass holds nothing."""
 
 
 class Judge:
@@ -34,13 +34,13 @@ class Judge:
         place: The site.
         promise: What must be there.
         product: What keeps it.
-        mode_changed: Whether the journal mode is another than when the archive was last asked.
+        may_have_ended: Whether the WAL that was there when the archive was last asked may be gone, or may go.
     """
 
     def __init__(self, folder: Path) -> None:
         self.place, self.promise = Place(folder), Promise()
         self.product = Product(self.place.site.file, folder)
-        self.mode_changed = False
+        self.may_have_ended = False
         self._undo: str | None = None  # the artifact that `restore undo` returns to
 
     def now(self) -> datetime:
@@ -96,7 +96,7 @@ class Judge:
         known, before = None if fate is None else self._lasts(), self.place.live
         result, _ = self._run(["archive", "once"], "wal", fate=fate, busy=busy)
         assert fate is not None or result.code == 0, result
-        self.mode_changed = self.mode_changed and fate is not None
+        self.may_have_ended = self.may_have_ended and fate is not None
         lasts = self._lasts()
         assert lasts or fate is not None, result
         if not lasts or lasts == known:  # it ended early
@@ -179,7 +179,7 @@ class Judge:
         assert verified.code == 0, verified
         assert {each["found"] for each in verified.data["verdicts"]} <= {"sound"}
         assert len(verified.data["verdicts"]) == len(there)
-        may_be = (*_OF_TIME, *_OF_MODE) if self.mode_changed else _OF_TIME
+        may_be = (*_OF_TIME, *_OF_NOBODY) if self.may_have_ended else _OF_TIME
         expected = [any(words in each for words in may_be) for each in drilled.data["reasons"]]
         assert not whole or drilled.code in {0, 10} or (drilled.code == 9 and all(expected)), drilled
         self._require_log(shown)

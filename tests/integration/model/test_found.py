@@ -77,3 +77,14 @@ def test_a_pass_ended_early_and_the_last_moment_is_still_to_come(state: Site) ->
     state.starts()
     state.clock_goes_back(minutes=90)
     state.archives(busy=0, fate=Killed(47))
+
+
+def test_the_site_checkpointed_and_began_its_wal_anew_while_nobody_archived(state: Site) -> None:
+    state.begins(opened=False, mode="wal")
+    state.starts()
+    state.archives(busy=3, fate=None)
+    state.starts()
+    state.checkpoints(kind="PASSIVE")
+    state.starts()
+    state.changes(part=2)
+    state.judge.examine()

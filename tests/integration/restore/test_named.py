@@ -77,7 +77,7 @@ def test_a_damaged_artifact_goes_into_quarantine(daily: Path, stage: Stage, ago:
         path.write_bytes(b"\x28\xb5\x2f\xfd half of something" * 9)
         os.utime(path, (0, path.stat().st_mtime - ago))
     assert (
-        f"{daily} does not end as an artifact does; `portfolio-ops verify --all` moves it to"
+        f"{daily} does not end as an artifact does; `portfolio-ops --config {stage.site.file} verify --all` moves it to"
         in stage.call("status", code=10).stdout
     )
     done = stage.call("verify", "--all", code=9)
