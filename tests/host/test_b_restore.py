@@ -334,6 +334,11 @@ def test_the_doctor_finds_what_is_wrong(deployed: Host, fault: str) -> None:
         done = deployed.try_run("portfolio-ops", "--site", "shop", "doctor")
     finally:
         deployed.run(*mend)
+        # It may have looked at the database just while that was root's, or not at all yet.
+        deployed.until(
+            lambda: deployed.show("portfolio-archive@shop.service", "StatusText").startswith("Timeline"),
+            "the archive follows",
+        )
     assert done.returncode == 10
     assert words in done.stdout, done.stdout
 
