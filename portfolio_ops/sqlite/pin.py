@@ -250,7 +250,11 @@ class Pin:
     @contextlib.contextmanager
     def _begun_anew(self) -> Iterator[WalIndex]:
         """A reader that begins beside the one that holds; if the block fails, it ends again. Gives the WAL of now."""
-        _begin(self._spare)
+        try:
+            _begin(self._spare)
+        except (apsw.NotADBError, apsw.CorruptError) as error:  # as while another file is copied over this one
+            self.look()  # which may know more, and does what is to be done then
+            raise TimelineEndedError(f"the database cannot be read any more, while it is in use: {error}") from error
         try:
             yield self.look()
         except BaseException:

@@ -436,3 +436,23 @@ def test_every_page_size(tmp_path: Path, elsewhere: Opener) -> None:
             assert pin.look().page_size == pin.page_size == 1 << exponent
             site.close()
         assert reference.restored(base) == database.read_bytes()
+
+
+@pytest.mark.parametrize("act", ["advance", "copy on"])
+def test_another_file_is_being_copied_over_it(database: Path, elsewhere: Opener, act: str) -> None:
+    """cp(1) empties it first: who looks into it then finds no database, and must not go on as if nothing had been."""
+    site = elsewhere(database)
+    site.execute("CREATE TABLE small(number)")
+    site.execute("INSERT INTO small VALUES(1)")
+    with pinned(database) as pin:
+        pin.advance(pin.look())
+        site.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        pin.advance(pin.look())
+        assert pin.may_end
+        site.execute("UPDATE small SET number = 2")  # leaves the first page to the file that is emptied
+        index = pin.look()
+        site.kill()
+        os.truncate(database, 0)
+        again = {"advance": lambda: pin.advance(index), "copy on": pin.copy_on}[act]
+        with pytest.raises(TimelineEndedError):
+            again()
