@@ -4,13 +4,16 @@ import contextlib
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from portfolio_ops import calling, config
 from portfolio_ops.config import Site
-from portfolio_ops.errors import ConfigurationError, ExitCode, NotPermittedError, PortfolioOpsError
+from portfolio_ops.errors import ConfigurationError, ExitCode, NotPermittedError, PortfolioOpsError, RefusedError
 from portfolio_ops.host.identity import act_as_owner, become_owner
 
 RESULT_VERSION = 1
@@ -79,6 +82,20 @@ class Context:
         _require_roots_file(site.file)
         act_as_owner(site.database, site.root, site.backups)
         return site
+
+    def require_consent(self, otherwise: str) -> None:
+        """Ask a person whether to go on.
+
+        Args:
+            otherwise: What is wrong where nobody can be asked.
+
+        Raises:
+            RefusedError: Nobody can be asked, or the answer is no.
+        """
+        if self.json or not sys.stdin.isatty():
+            raise RefusedError(otherwise, suggestion="--yes, or --dry-run to look")
+        if not click.confirm("Go on?", err=True):
+            raise RefusedError("nothing was changed: the answer was no", suggestion="--dry-run looks, and does not ask")
 
     def finish(
         self,

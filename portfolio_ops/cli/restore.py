@@ -1,6 +1,5 @@
 """`portfolio-ops restore`: bring a database or its social tables back, or undo that."""
 
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -251,12 +250,7 @@ def _agreed(context: Context, *, dry_run: bool, yes: bool) -> bool:
     """
     if dry_run or yes:
         return not dry_run
-    if context.json or not sys.stdin.isatty():
-        raise RefusedError(
-            "this replaces live data, and there is nobody to ask", suggestion="--yes, or --dry-run to look"
-        )
-    if not click.confirm("Go on?", err=True):
-        raise RefusedError("nothing was changed: the answer was no", suggestion="--dry-run looks, and does not ask")
+    context.require_consent("this replaces live data, and there is nobody to ask")
     return True
 
 

@@ -1,7 +1,6 @@
 """`portfolio-ops restore social`: the social tables back."""
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -14,7 +13,7 @@ from portfolio_ops.cli import present
 from portfolio_ops.cli.backup import wait_option
 from portfolio_ops.cli.context import Context, output
 from portfolio_ops.config import Site
-from portfolio_ops.errors import ExitCode, NotFoundError, RefusedError, UsageError
+from portfolio_ops.errors import ExitCode, NotFoundError, UsageError
 from portfolio_ops.host.files import open_regular
 from portfolio_ops.host.journal import Log
 from portfolio_ops.jobs import restore_social as job
@@ -74,8 +73,10 @@ def social(
                 print(f"from {source.path.name} into {database}" + (", keeping what is there" if merge else ""))
                 print(_table(planned, merge=merge))
                 print("".join(f"note: {note}\n" for note in _plan_notes(planned)), end="", flush=True)
-        if dry_run or not _agreed(context, yes=yes):
+        if dry_run:
             return _finished(context, database, _Result(tuple(planned)), staged)
+        if not yes:
+            context.require_consent("this changes live data, and nobody can be asked")
         if into is not None:
             moved, undo = job.restore_rows(into, staged, merge=merge), ""
         else:
@@ -113,16 +114,6 @@ class _Result:
     searches: tuple[str, ...] = ()
     undo: str = ""
     done: bool = False
-
-
-def _agreed(context: Context, *, yes: bool) -> bool:
-    if yes:
-        return True
-    if context.json or not sys.stdin.isatty():
-        raise RefusedError("this changes live data, and nobody can be asked", suggestion="--yes, or --dry-run to look")
-    if not click.confirm("Go on?", err=True):
-        raise RefusedError("nothing was changed: the answer was no", suggestion="--dry-run looks, and does not ask")
-    return True
 
 
 def _table(planned: list[Change], *, merge: bool) -> str:

@@ -103,14 +103,19 @@ def condemn(site: Site, artifact: Artifact, why: str, log: Log) -> Path | None:
     if artifact.path.parent == site.backups / artifact.metadata.kind.folder:
         with held(site.state, artifact.metadata.kind.value, wait=timedelta(minutes=10), on_wait=lambda _: None):
             moved_to = verified.quarantine(artifact.path, site.backups)
+    _tell_bad(log, moved_to or artifact.path, artifact.path.name, why, artifact_id=artifact.id)
+    return moved_to
+
+
+def _tell_bad(log: Log, lies: Path, name: str, why: str, **fields: str) -> None:
+    """Tell that an artifact is bad, and where it lies now."""
     log.event(
         messages.ARTIFACT_BAD,
-        f"{artifact.path.name} is bad and counts for nothing any more: {why}",
-        artifact=artifact.path.name,
-        artifact_id=artifact.id,
-        folder=str(moved_to.parent if moved_to else artifact.path.parent),
+        f"{name} is bad and counts for nothing any more: {why}",
+        artifact=name,
+        folder=str(lies.parent),
+        **fields,
     )
-    return moved_to
 
 
 def put_away_damaged(site: Site, problems: Iterable[Problem], *, wait: timedelta) -> Iterator[Problem]:
@@ -138,12 +143,7 @@ def put_away_damaged(site: Site, problems: Iterable[Problem], *, wait: timedelta
         else:
             with held(site.state, kinds[path.parent.name].value, wait=wait, on_wait=lambda _: None):
                 moved_to = verified.quarantine(path, site.backups)
-            log.event(
-                messages.ARTIFACT_BAD,
-                f"{path.name} is bad and counts for nothing any more: {problem.reason}",
-                artifact=path.name,
-                folder=str(moved_to.parent),
-            )
+            _tell_bad(log, moved_to, path.name, problem.reason)
             yield replace(problem, reason=f"{problem.reason}; moved to {moved_to}", cure="")
 
 
